@@ -1,0 +1,377 @@
+"""Settings: frozen, composed, checked when made. Every field says its unit and where its default comes from.
+
+Each part can be given as its class, as a mapping of field names, or left out. `Config.from_env()` reads
+``TOPSTEP_<PART>_<FIELD>``, for instance ``TOPSTEP_RATE_HISTORY_LIMIT=30``.
+"""
+
+import dataclasses
+import math
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from topstep_sync.errors import ConfigError
+from topstep_sync.redact import Secret
+
+BASE_URL: Final = "https://api.topstepx.com"  # gateway docs, Connection URLs, seen 2026-11
+USER_HUB_URL: Final = "https://rtc.topstepx.com/hubs/user"
+MARKET_HUB_URL: Final = "https://rtc.topstepx.com/hubs/market"
+
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def positive(value: Any) -> str | None:
+    return None if value > 0 else "a number above 0"
+
+
+def not_negative(value: Any) -> str | None:
+    return None if value >= 0 else "a number of 0 or more"
+
+
+def share(value: Any) -> str | None:
+    return None if 0 <= value <= 1 else "a share from 0.0 to 1.0"
+
+
+def delays(value: Any) -> str | None:
+    return None if value and all(v >= 0 for v in value) else "a list of delays of 0 or more seconds"
+
+
+def setting(default: Any, check: Callable[[Any], str | None] | None = None) -> Any:
+    """A field with a default and, optionally, a check that names what it expected."""
+    return field(default=default, metadata={"check": check})
+
+
+class Part:
+    """What every part of the configuration can do."""
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            hint = _hints(type(self))[entry.name]
+            value = _fit(value, hint, f"{type(self).__name__}.{entry.name}")
+            object.__setattr__(self, entry.name, value)
+            check = entry.metadata.get("check")
+            expected = check(value) if check and value is not None else None
+            if expected:
+                raise ConfigError(f"{type(self).__name__}.{entry.name} is {value!r}; expected {expected}")
+
+    @classmethod
+    def of(cls, value: "Mapping[str, Any] | Part | None") -> Self:
+        """This part from a mapping, from itself, from a whole `Config`, or (`None`) with its defaults."""
+        if value is None:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Config) and cls is not Config:
+            return next(v for v in vars(value).values() if isinstance(v, cls))
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{cls.__name__} is made from a mapping or a {cls.__name__}, not {type(value).__name__}")
+        known = {entry.name for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(str(key) for key in value if key not in known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
+        return cls(**value)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with *changes*, checked."""
+        return type(self).of({**vars(self), **changes})
+
+
+@dataclass(frozen=True)
+class HttpConfig(Part):
+    """Connections and timeouts of the REST side."""
+
+    connect_timeout: float = setting(5.0, positive)
+    """Seconds for name, TCP and TLS."""
+    read_timeout: float = setting(20.0, positive)
+    """Seconds between two bytes of a reply."""
+    total_timeout: float = setting(60.0, positive)
+    """Seconds for a whole call: permit, token, attempts, backoff and body."""
+    pool_size: int = setting(32, positive)
+    """Kept connections; as many as threads that call at once, else connections are thrown away."""
+    max_reply_bytes: int = setting(64 * 1024 * 1024, positive)
+    """Largest reply body in bytes; 20 000 bars are about 2 MB."""
+
+
+@dataclass(frozen=True)
+class RateConfig(Part):
+    """RATE-001. Figures: gateway docs, Rate Limits, seen 2026-11."""
+
+    history_limit: int = setting(50, positive)
+    """Calls of retrieveBars per window (30 in the documentation of 2025)."""
+    history_window: float = setting(30.0, positive)
+    """Seconds."""
+    general_limit: int = setting(200, positive)
+    """All other authenticated calls per window."""
+    general_window: float = setting(60.0, positive)
+    """Seconds."""
+    margin: float = setting(0.0025, share)
+    """Share of the window added against clock drift between two machines."""
+    reserved: int = setting(2, not_negative)
+    """Permits of each class that only priority 0 (cancel, close, verify, auth) may take."""
+    burst: int | None = setting(None, positive)
+    """Size of the pacing bucket in calls; `None`: no pacing, the first 200 go at once."""
+    grace: float = setting(5.0, not_negative)
+    """Seconds after giving up on a reply during which the gateway may still count the call."""
+    max_queue_depth: int = setting(1000, positive)
+    """Most callers waiting for a permit, per class."""
+
+
+@dataclass(frozen=True)
+class TokenConfig(Part):
+    """SEC-001 and SEC-002. Names and defaults as the specification has them."""
+
+    refresh_buffer_seconds: float = setting(7200.0, not_negative)
+    """Refresh in the background from this long before expiry; at most half of the token's life."""
+    mandatory_seconds: float = setting(60.0, not_negative)
+    """Within this long of expiry the token is not used any more; at most a tenth of its life."""
+    max_retries: int = setting(4, not_negative)
+    """Failed refreshes before a full login is tried."""
+    max_queue_depth: int = setting(100, positive)
+    """Callers that may wait for a token; the next is refused."""
+    backoff_seconds: tuple[float, ...] = setting((30.0, 60.0, 120.0, 300.0), delays)
+    """Schedule of the refreshes after a failed one."""
+    lifetime_seconds: float = setting(86400.0, positive)
+    """Assumed life of a token that does not say; and the most that is believed (gateway docs: 24 h)."""
+    login_cooldown_seconds: float = setting(30.0, not_negative)
+    """At most one refused login in this time."""
+    storage_path: str | None = setting(None)
+    """Encrypted token file; `None`: the user's state folder, when there is a passphrase or an API key."""
+    memory_only: bool = setting(True)
+    """Keep the token in memory only."""
+
+
+@dataclass(frozen=True)
+class RetryConfig(Part):
+    """ERR-001. Repetition of calls that only read, and of any call that was provably not sent."""
+
+    max_attempts: int = setting(3, positive)
+    """Attempts of one call, the first included."""
+    base_delay: float = setting(0.25, not_negative)
+    """Seconds; the first delay after a transient failure is up to this long (botocore: 0.05, stripe: 0.5)."""
+    throttle_delay: float = setting(1.0, not_negative)
+    """Seconds; the same after a 429."""
+    max_delay: float = setting(20.0, not_negative)
+    """Seconds; no delay is longer (botocore standard mode)."""
+    budget_share: float = setting(0.2, share)
+    """Retries as a share of the calls of the last minute (Finagle, Envoy: 20 %)."""
+    budget_min: int = setting(3, not_negative)
+    """Retries that are always allowed within a minute."""
+
+
+@dataclass(frozen=True)
+class BreakerConfig(Part):
+    """CIRC-001. Sized for 200 calls a minute: a minimum of 100 calls in 30 s could never be reached."""
+
+    consecutive_failures: int = setting(5, positive)
+    """Failures in a row that open the breaker."""
+    failure_share: float = setting(0.5, share)
+    """Share of failures within the window that opens it."""
+    min_calls: int = setting(10, positive)
+    """Calls within the window before the share counts."""
+    window: float = setting(30.0, positive)
+    """Seconds."""
+    open_min: float = setting(5.0, positive)
+    """Seconds of the first opening; doubled by each failed probe."""
+    open_max: float = setting(60.0, positive)
+    """Seconds of the longest opening."""
+
+
+@dataclass(frozen=True)
+class StreamConfig(Part):
+    """CONN-001, CONN-002, CONN-003 and STATE-001."""
+
+    backoff_seconds: tuple[float, ...] = setting((0.0, 2.0, 10.0, 30.0, 60.0), delays)
+    """Delays between attempts to reconnect; the last one repeats."""
+    max_attempts: int | None = setting(None, positive)
+    """Attempts in a row before giving up; `None`: never."""
+    connect_timeout: float = setting(10.0, positive)
+    """Seconds for TCP, TLS and the upgrade together."""
+    handshake_timeout: float = setting(15.0, positive)
+    """Seconds for the hub's answer to the handshake (official clients: 15)."""
+    ping_interval: float = setting(15.0, positive)
+    """Seconds without a send before a ping; must be well below the server's 30 s client timeout."""
+    server_timeout: float = setting(30.0, positive)
+    """Seconds without a byte before the link counts as dead (official clients: 30)."""
+    invoke_timeout: float = setting(10.0, positive)
+    """Seconds for the answer to a subscription or another invocation."""
+    heartbeat_seconds: float = setting(30.0, positive)
+    """How often health is evaluated."""
+    stale_seconds: float = setting(120.0, positive)
+    """Seconds without data on a subscribed, open market before it counts as stale."""
+    close_limit: int = setting(5, positive)
+    """Closes without allowReconnect in a row before giving up."""
+    reconnect_on_close: Literal["always", "server"] = setting("always")
+    """"server" follows the official clients: a Close without allowReconnect is final."""
+    max_message_bytes: int = setting(16 * 1024 * 1024, positive)
+    """Largest message accepted (depth snapshots exceed 10 kB)."""
+    queue_trades: int = setting(100_000, positive)
+    """Market trades kept for a slow consumer before the oldest are dropped and a `Gap` says so."""
+    queue_depth: int = setting(20_000, positive)
+    """Depth updates kept for a slow consumer before the book is dropped and a `BookReset` says so."""
+
+
+@dataclass(frozen=True)
+class OrderConfig(Part):
+    """ORDER-001."""
+
+    verify_seconds: tuple[float, ...] = setting((0.25, 0.5, 1.0, 2.0, 4.0, 8.0), delays)
+    """Delays between look-ups of an order whose fate is unknown; a broker's order appeared 8 s late."""
+    search_margin: float = setting(60.0, not_negative)
+    """Seconds before the first attempt from which the look-up searches, on the server's clock."""
+    journal_path: str | None = setting(None)
+    """File of intents and outcomes; `None`: no journal."""
+
+
+@dataclass(frozen=True)
+class Config(Part):
+    """Everything, in one place. Plain http and ws are accepted for loopback addresses only."""
+
+    user_name: str | None = None
+    """Platform login (not the e-mail address)."""
+    api_key: Secret | None = None
+    """Key from TopstepX, Settings, API."""
+    base_url: str = BASE_URL
+    user_hub_url: str = USER_HUB_URL
+    market_hub_url: str = MARKET_HUB_URL
+    http: HttpConfig = field(default_factory=HttpConfig)
+    rate: RateConfig = field(default_factory=RateConfig)
+    token: TokenConfig = field(default_factory=TokenConfig)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    orders: OrderConfig = field(default_factory=OrderConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("base_url", "user_hub_url", "market_hub_url"):
+            object.__setattr__(self, name, checked_url(getattr(self, name), f"Config.{name}"))
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **changes: Any) -> Self:
+        """The configuration that the ``TOPSTEP_*`` variables describe; *changes* win over them.
+
+        ``TOPSTEP_USERNAME``, ``TOPSTEP_API_KEY``, ``TOPSTEP_BASE_URL``, ``TOPSTEP_USER_HUB_URL``,
+        ``TOPSTEP_MARKET_HUB_URL``, and ``TOPSTEP_<PART>_<FIELD>`` for every field of every part.
+
+        Raises:
+            ConfigError: a variable names no setting, or its value does not fit; the message names it.
+        """
+        environ = os.environ if environ is None else environ
+        found: dict[str, Any] = {}
+        for variable, path in _variables(cls).items():
+            if variable in environ:
+                *part, name = path
+                target = found.setdefault(part[0], {}) if part else found
+                target[name] = environ[variable]
+        _refuse_unknown(cls, environ)
+        parts = {entry.name: _hints(cls)[entry.name] for entry in dataclasses.fields(cls)}
+        for name, values in found.items():
+            if isinstance(values, dict):
+                found[name] = parts[name].of(values)
+        return cls.of({**found, **changes})
+
+
+def checked_url(url: str, name: str) -> str:
+    """*url* without a trailing slash, if it is https (or http to this machine) and carries nothing else.
+
+    Raises:
+        ConfigError: what is wrong with it, and what was expected.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{name} is not a URL ({error}); expected something like {BASE_URL}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{name} is not an http(s) URL; expected something like {BASE_URL}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(f"{name} must not carry credentials, a query or a fragment")
+    if parts.scheme == "http" and host not in LOOPBACK:
+        raise ConfigError(f"{name} is plain http to {host}; tokens travel over https only, except to 127.0.0.1")
+    return url.rstrip("/")
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
+def _fit(value: Any, hint: Any, name: str) -> Any:
+    """*value* as the type *hint* asks for; text is read, as it comes from the environment."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _fit(value, next(a for a in arguments if a is not type(None)), name)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        values = value.split(",") if isinstance(value, str) else value
+        try:
+            return tuple(_fit(v, arguments[0], name) for v in values)
+        except TypeError:
+            raise ConfigError(f"{name} is {value!r}; expected a list of numbers") from None
+    if isinstance(hint, type) and issubclass(hint, Part):
+        return hint.of(value)
+    return _fit_scalar(value, hint, name)
+
+
+def _fit_scalar(value: Any, hint: Any, name: str) -> Any:
+    if hint is bool:
+        words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        value = words.get(value.lower(), value) if isinstance(value, str) else value
+        if isinstance(value, bool):
+            return value
+    elif hint in (int, float):
+        if not isinstance(value, bool):
+            try:
+                number = hint(value)
+            except (TypeError, ValueError, OverflowError):
+                number = math.nan
+            if math.isfinite(number) and not (hint is int and isinstance(value, float) and value != number):
+                return number
+    elif isinstance(value, (str, Path)):
+        text = str(value)
+        if text.strip() and not any(ord(c) < 32 for c in text):
+            return Secret(text) if hint is Secret else text
+        raise ConfigError(f"{name} is empty or holds control characters; expected text")
+    shown = "a secret" if hint is Secret else repr(value)
+    expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(hint, "text")
+    raise ConfigError(f"{name} is {shown}; expected {expected}")
+
+
+def _variables(cls: type[Config]) -> dict[str, tuple[str, ...]]:
+    """Environment variable → path of the field it sets."""
+    names: dict[str, tuple[str, ...]] = {"TOPSTEP_USERNAME": ("user_name",)}
+    for entry in dataclasses.fields(cls):
+        hint = _hints(cls)[entry.name]
+        if isinstance(hint, type) and issubclass(hint, Part):
+            for inner in dataclasses.fields(hint):  # type: ignore[arg-type]
+                names[f"TOPSTEP_{entry.name}_{inner.name}".upper()] = (entry.name, inner.name)
+        elif entry.name != "user_name":
+            names[f"TOPSTEP_{entry.name}".upper()] = (entry.name,)
+    return names
+
+
+# Read elsewhere, though they look like settings of the part "token".
+_ELSEWHERE: Final = frozenset({"TOPSTEP_TOKEN_PASSPHRASE"})
+
+
+def _refuse_unknown(cls: type[Config], environ: Mapping[str, str]) -> None:
+    known = _variables(cls)
+    parts = tuple(sorted({f"TOPSTEP_{path[0]}_".upper() for path in known.values() if len(path) == 2}))
+    for variable in environ:
+        if variable.startswith(parts) and variable not in known and variable not in _ELSEWHERE:
+            raise ConfigError(f"the environment variable {variable} names no setting")

@@ -1,0 +1,460 @@
+"""The gateway's words: enums, records, requests and replies. Source: gateway documentation and swagger, 2026-09.
+
+snake_case here, camelCase on the wire. Unknown fields are ignored and unknown enum values kept, because both appear
+over time. A field the gateway left out is `UNSET`, one it sent as null is `None`; neither is ever a zero.
+Ids of orders and trades exceed 2³¹. Prices are floats, to be compared in whole ticks. Times are aware, in UTC.
+"""
+
+import enum
+from datetime import datetime
+from typing import Any, Self
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from topstep_sync.redact import Secret
+
+################################################## enums ##################################################
+
+
+class OpenEnum(enum.IntEnum):
+    """An integer enum that keeps values it does not know, as `UNKNOWN_<value>`."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, int):
+            return None
+        member = int.__new__(cls, value)
+        member._name_ = f"UNKNOWN_{value}"
+        member._value_ = value
+        return member
+
+
+class OrderType(OpenEnum):
+    UNKNOWN = 0
+    LIMIT = 1
+    MARKET = 2
+    STOP_LIMIT = 3
+    STOP = 4
+    TRAILING_STOP = 5
+    JOIN_BID = 6
+    JOIN_ASK = 7
+
+
+class OrderSide(OpenEnum):
+    BUY = 0
+    SELL = 1
+
+
+class OrderStatus(OpenEnum):
+    NONE = 0
+    OPEN = 1
+    FILLED = 2
+    CANCELLED = 3
+    EXPIRED = 4
+    REJECTED = 5
+    PENDING = 6
+    PENDING_CANCELLATION = 7
+    SUSPENDED = 8
+
+    @property
+    def working(self) -> bool:
+        """Whether the order may still fill."""
+        return self in (OrderStatus.OPEN, OrderStatus.PENDING, OrderStatus.PENDING_CANCELLATION, OrderStatus.SUSPENDED)
+
+
+class PositionType(OpenEnum):
+    UNDEFINED = 0
+    LONG = 1
+    SHORT = 2
+
+
+class BarUnit(OpenEnum):
+    UNSPECIFIED = 0
+    SECOND = 1
+    MINUTE = 2
+    HOUR = 3
+    DAY = 4
+    WEEK = 5
+    MONTH = 6
+    TICK = 7  # swagger of 2026 only; meaning undocumented
+
+
+class DepthType(OpenEnum):
+    UNKNOWN = 0
+    ASK = 1
+    BID = 2
+    BEST_ASK = 3
+    BEST_BID = 4
+    TRADE = 5
+    RESET = 6
+    LOW = 7
+    HIGH = 8
+    NEW_BEST_BID = 9
+    NEW_BEST_ASK = 10
+    FILL = 11
+
+
+class OrderSortField(OpenEnum):
+    CREATED_AT = 0
+    ID = 1
+
+
+class SortDirection(OpenEnum):
+    ASCENDING = 0
+    DESCENDING = 1
+
+
+class Action(OpenEnum):
+    """What a user-hub event did to the record it carries."""
+
+    CREATE = 0
+    UPDATE = 1
+    DELETE = 2
+
+
+################################################# the token #################################################
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A bearer and what is known of it. Published by one reference assignment, so it is read without a lock."""
+
+    value: Secret
+    generation: int
+    """Grows by one with every token of this login; tells an old 401 from a new one."""
+    issued_at: float
+    """Seconds since 1970."""
+    expires_at: float
+    """Seconds since 1970."""
+
+
+################################################# the records #################################################
+
+
+class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
+    """What the gateway sends or takes."""
+
+
+class Account(Record):
+    """A trading account. `simulated` is true for practice *and* evaluation accounts; the name tells them apart."""
+
+    id: int
+    name: str
+    balance: float
+    """Account currency."""
+    can_trade: bool
+    is_visible: bool
+    simulated: bool | UnsetType = UNSET
+
+
+class Contract(Record):
+    """A futures contract. Ids are opaque: `CON.F.US.ENQ.U26` is the E-mini NASDAQ-100 of September 2026."""
+
+    id: str
+    name: str
+    description: str
+    tick_size: float
+    """Smallest price step, in price units."""
+    tick_value: float
+    """Money per tick and contract."""
+    active_contract: bool
+    symbol_id: str
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """One bar. `t` is its opening instant."""
+
+    t: datetime
+    o: float
+    h: float
+    l: float  # noqa: E741 - the wire's name, and every charting library's
+    c: float
+    v: int
+    """Contracts traded."""
+
+
+class Order(Record):
+    """An order, as the gateway last knew it."""
+
+    id: int
+    account_id: int
+    contract_id: str
+    creation_timestamp: datetime
+    update_timestamp: datetime | None | UnsetType = UNSET
+    status: OrderStatus
+    type: OrderType
+    side: OrderSide
+    size: int
+    """Contracts, always positive."""
+    symbol_id: str | UnsetType = UNSET
+    fill_volume: int | None | UnsetType = UNSET
+    limit_price: float | None | UnsetType = UNSET
+    stop_price: float | None | UnsetType = UNSET
+    filled_price: float | None | UnsetType = UNSET
+    custom_tag: str | None | UnsetType = UNSET
+    trail_distance: int | None | UnsetType = UNSET
+    """Ticks; signed on bracket children."""
+    trail_price: float | None | UnsetType = UNSET
+    """A *distance* in price units here, though an absolute price where an order is placed."""
+    parent_order_id: int | None | UnsetType = UNSET
+    linked_order_id: int | None | UnsetType = UNSET
+
+
+class Position(Record):
+    """An open position: one row per account and contract."""
+
+    id: int
+    account_id: int
+    contract_id: str
+    creation_timestamp: datetime
+    type: PositionType
+    size: int
+    """Contracts, always positive; `type` is the direction."""
+    average_price: float
+    contract_display_name: str | UnsetType = UNSET
+
+
+class Trade(Record):
+    """A half-turn: one fill of one order."""
+
+    id: int
+    account_id: int
+    contract_id: str
+    creation_timestamp: datetime
+    price: float
+    profit_and_loss: float | None | UnsetType = UNSET
+    """Account currency, before fees; null for a fill that opened."""
+    fees: float
+    commissions: float | UnsetType = UNSET
+    side: OrderSide
+    size: int
+    voided: bool
+    order_id: int
+
+
+class Quote(Record):
+    """What changed of the best prices. Sparse: a price that is `UNSET` did not change."""
+
+    symbol: str | UnsetType = UNSET
+    contract: str | UnsetType = UNSET
+    last_price: float | None | UnsetType = UNSET
+    best_bid: float | None | UnsetType = UNSET
+    best_ask: float | None | UnsetType = UNSET
+    change: float | None | UnsetType = UNSET
+    change_percent: float | None | UnsetType = UNSET
+    open: float | None | UnsetType = UNSET
+    high: float | None | UnsetType = UNSET
+    low: float | None | UnsetType = UNSET
+    volume: float | None | UnsetType = UNSET
+    last_updated: datetime | None | UnsetType = UNSET
+    timestamp: datetime | None | UnsetType = UNSET
+
+
+class MarketTrade(Record):
+    """A trade of the market, by anybody."""
+
+    symbol_id: str | UnsetType = UNSET
+    contract_id: str | UnsetType = UNSET
+    price: float
+    timestamp: datetime
+    type: OrderSide
+    """Which side was the aggressor."""
+    volume: int
+
+
+class Depth(Record):
+    """A change of the order book. What `volume` and `current_volume` mean apart is undocumented."""
+
+    timestamp: datetime | UnsetType = UNSET
+    type: DepthType
+    price: float
+    volume: int
+    current_volume: int | None | UnsetType = UNSET
+
+
+################################################# the requests #################################################
+
+
+class LoginKey(Record):
+    user_name: str
+    api_key: str
+
+
+class LoginApp(Record):
+    user_name: str
+    password: str
+    device_id: str
+    app_id: str
+    verify_key: str
+
+
+class SearchAccounts(Record):
+    only_active_accounts: bool
+
+
+class SearchContracts(Record):
+    search_text: str
+    live: bool
+
+
+class ContractById(Record):
+    contract_id: str
+
+
+class AvailableContracts(Record):
+    live: bool
+
+
+class RetrieveBars(Record):
+    contract_id: str
+    live: bool
+    start_time: datetime
+    end_time: datetime
+    unit: BarUnit
+    unit_number: int
+    limit: int
+    include_partial_bar: bool
+
+
+class SearchOrders(Record):
+    account_id: int
+    start_timestamp: datetime
+    end_timestamp: datetime | None | UnsetType = UNSET
+
+
+class SearchTrades(Record):
+    account_id: int
+    start_timestamp: datetime | UnsetType = UNSET
+    end_timestamp: datetime | None | UnsetType = UNSET
+
+
+class ByAccount(Record):
+    """`Order/searchOpen` and `Position/searchOpen`."""
+
+    account_id: int
+
+
+class ByOrder(Record):
+    """`Order/searchById` and `Order/cancel`."""
+
+    account_id: int
+    order_id: int
+
+
+class OrderFilter(Record):
+    account_id: int
+    statuses: list[OrderStatus] | UnsetType = UNSET
+    contract_id: str | UnsetType = UNSET
+    created_after: datetime | UnsetType = UNSET
+    created_before: datetime | UnsetType = UNSET
+
+
+class QueryOrders(Record):
+    filter: OrderFilter
+    page_size: int | UnsetType = UNSET
+    page_offset: int | UnsetType = UNSET
+    sort_by: OrderSortField | UnsetType = UNSET
+    sort_direction: SortDirection | UnsetType = UNSET
+    include_total_count: bool | UnsetType = UNSET
+
+
+class Bracket(Record):
+    ticks: int
+    """Signed, relative to the entry: a buy has its stop below (negative) and its target above."""
+    type: OrderType
+
+
+class PlaceOrder(Record):
+    account_id: int
+    contract_id: str
+    type: OrderType
+    side: OrderSide
+    size: int
+    limit_price: float | None | UnsetType = UNSET
+    stop_price: float | None | UnsetType = UNSET
+    trail_price: float | None | UnsetType = UNSET
+    """Absolute start level of a trailing stop."""
+    custom_tag: str | None | UnsetType = UNSET
+    stop_loss_bracket: Bracket | None | UnsetType = UNSET
+    take_profit_bracket: Bracket | None | UnsetType = UNSET
+
+
+class ModifyOrder(Record):
+    account_id: int
+    order_id: int
+    size: int | None | UnsetType = UNSET
+    limit_price: float | None | UnsetType = UNSET
+    stop_price: float | None | UnsetType = UNSET
+    trail_price: float | None | UnsetType = UNSET
+
+
+class ClosePosition(Record):
+    account_id: int
+    contract_id: str
+
+
+class PartialClosePosition(Record):
+    account_id: int
+    contract_id: str
+    size: int
+
+
+################################################# the replies #################################################
+
+
+class Reply(Record):
+    """The envelope of every reply; `error_code` means something else at every endpoint (`codes.py`)."""
+
+    success: bool
+    error_code: int
+    error_message: str | None | UnsetType = UNSET
+
+
+class LoginReply(Reply):
+    token: str | None | UnsetType = UNSET
+
+
+class ValidateReply(Reply):
+    new_token: str | None | UnsetType = UNSET
+
+
+class AccountsReply(Reply):
+    accounts: list[Account] | None | UnsetType = UNSET
+
+
+class ContractsReply(Reply):
+    contracts: list[Contract] | None | UnsetType = UNSET
+
+
+class ContractReply(Reply):
+    contract: Contract | None | UnsetType = UNSET
+
+
+class BarsReply(Reply):
+    bars: list[Bar] | None | UnsetType = UNSET
+
+
+class OrdersReply(Reply):
+    orders: list[Order] | None | UnsetType = UNSET
+    total_count: int | None | UnsetType = UNSET
+
+
+class OrderReply(Reply):
+    order: Order | None | UnsetType = UNSET
+
+
+class PlaceReply(Reply):
+    order_id: int | None | UnsetType = UNSET
+
+
+class PositionsReply(Reply):
+    positions: list[Position] | None | UnsetType = UNSET
+
+
+class TradesReply(Reply):
+    trades: list[Trade] | None | UnsetType = UNSET
+
+
+def given(value: Any) -> bool:
+    """Whether the gateway sent a value at all: neither left out nor null."""
+    return value is not UNSET and value is not None

@@ -25,56 +25,56 @@ class Event(msgspec.Struct, kw_only=True):
     """True when it comes from the reconciliation after a gap, not from the hub."""
 
 
-class MarketEvent(Event):
+class MarketEvent(Event, kw_only=True):
     hub: ClassVar[str] = "market"
     contract_id: str = ""
 
 
-class QuoteEvent(MarketEvent):
+class QuoteEvent(MarketEvent, kw_only=True):
     """The best prices changed. Conflated for a slow consumer: `data` is then the merged image."""
 
     kind: ClassVar[str] = "quote"
     data: Quote
 
 
-class TradesEvent(MarketEvent):
+class TradesEvent(MarketEvent, kw_only=True):
     """Trades of the market, oldest first."""
 
     kind: ClassVar[str] = "trades"
     data: list[MarketTrade]
 
 
-class DepthEvent(MarketEvent):
+class DepthEvent(MarketEvent, kw_only=True):
     """Changes of the order book, oldest first."""
 
     kind: ClassVar[str] = "depth"
     data: list[Depth]
 
 
-class UserEvent(Event):
+class UserEvent(Event, kw_only=True):
     hub: ClassVar[str] = "user"
     action: Action | None = None
     """Null where the gateway sent the record without its envelope."""
 
 
-class AccountEvent(UserEvent):
+class AccountEvent(UserEvent, kw_only=True):
     kind: ClassVar[str] = "account"
     data: Account
 
 
-class OrderEvent(UserEvent):
+class OrderEvent(UserEvent, kw_only=True):
     kind: ClassVar[str] = "order"
     data: Order
 
 
-class PositionEvent(UserEvent):
+class PositionEvent(UserEvent, kw_only=True):
     """A position changed; size 0 and action DELETE when it went flat."""
 
     kind: ClassVar[str] = "position"
     data: Position
 
 
-class TradeEvent(UserEvent):
+class TradeEvent(UserEvent, kw_only=True):
     """A fill of one of the user's orders."""
 
     kind: ClassVar[str] = "trade"
@@ -84,12 +84,12 @@ class TradeEvent(UserEvent):
 ############################################ about the stream itself ############################################
 
 
-class StreamEvent(Event):
+class StreamEvent(Event, kw_only=True):
     source: str = ""
     """The hub it is about: ``user`` or ``market``."""
 
 
-class ConnectionEvent(StreamEvent):
+class ConnectionEvent(StreamEvent, kw_only=True):
     """A hub connection changed its state."""
 
     kind: ClassVar[str] = "connection"
@@ -97,7 +97,7 @@ class ConnectionEvent(StreamEvent):
     reason: str | None = None
 
 
-class Reconnected(StreamEvent):
+class Reconnected(StreamEvent, kw_only=True):
     """The connection is back, subscribed, and (user hub) reconciled."""
 
     kind: ClassVar[str] = "reconnected"
@@ -111,7 +111,7 @@ class Reconnected(StreamEvent):
     """False when the hub needs no reconciliation, or it has not succeeded yet."""
 
 
-class Gap(StreamEvent):
+class Gap(StreamEvent, kw_only=True):
     """Market trades were dropped because the consumer was too slow."""
 
     kind: ClassVar[str] = "gap"
@@ -119,7 +119,7 @@ class Gap(StreamEvent):
     count: int
 
 
-class BookReset(StreamEvent):
+class BookReset(StreamEvent, kw_only=True):
     """Depth updates were dropped: the book of this contract must be built anew."""
 
     kind: ClassVar[str] = "book_reset"
@@ -127,14 +127,14 @@ class BookReset(StreamEvent):
     count: int
 
 
-class SessionConflict(StreamEvent):
+class SessionConflict(StreamEvent, kw_only=True):
     """The gateway said GatewayLogout: another program of this user, or a token that died."""
 
     kind: ClassVar[str] = "session_conflict"
     reason: str | None = None
 
 
-class SubscriptionFailed(StreamEvent):
+class SubscriptionFailed(StreamEvent, kw_only=True):
     """The hub refused one subscription; the others stand."""
 
     kind: ClassVar[str] = "subscription_failed"

@@ -1,4 +1,4 @@
-"""The gateway's words: enums, records, requests and replies. Source: gateway documentation and swagger, 2026-09.
+"""The gateway's words: enums and records. Source: gateway documentation and swagger, 2026-09.
 
 snake_case here, camelCase on the wire. Unknown fields are ignored and unknown enum values kept, because both appear
 over time. A field the gateway left out is `UNSET`, one it sent as null is `None`; neither is ever a zero.
@@ -135,7 +135,7 @@ class Record(msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_def
     """What the gateway sends or takes."""
 
 
-class Account(Record):
+class Account(Record, frozen=True, kw_only=True):
     """A trading account. `simulated` is true for practice *and* evaluation accounts; the name tells them apart."""
 
     id: int
@@ -147,7 +147,7 @@ class Account(Record):
     simulated: bool | UnsetType = UNSET
 
 
-class Contract(Record):
+class Contract(Record, frozen=True, kw_only=True):
     """A futures contract. Ids are opaque: `CON.F.US.ENQ.U26` is the E-mini NASDAQ-100 of September 2026."""
 
     id: str
@@ -173,34 +173,34 @@ class Bar(msgspec.Struct, frozen=True):
     """Contracts traded."""
 
 
-class Order(Record):
+class Order(Record, frozen=True, kw_only=True):
     """An order, as the gateway last knew it."""
 
     id: int
     account_id: int
     contract_id: str
     creation_timestamp: datetime
-    update_timestamp: datetime | None | UnsetType = UNSET
+    update_timestamp: datetime | UnsetType | None = UNSET
     status: OrderStatus
     type: OrderType
     side: OrderSide
     size: int
     """Contracts, always positive."""
     symbol_id: str | UnsetType = UNSET
-    fill_volume: int | None | UnsetType = UNSET
-    limit_price: float | None | UnsetType = UNSET
-    stop_price: float | None | UnsetType = UNSET
-    filled_price: float | None | UnsetType = UNSET
-    custom_tag: str | None | UnsetType = UNSET
-    trail_distance: int | None | UnsetType = UNSET
+    fill_volume: int | UnsetType | None = UNSET
+    limit_price: float | UnsetType | None = UNSET
+    stop_price: float | UnsetType | None = UNSET
+    filled_price: float | UnsetType | None = UNSET
+    custom_tag: str | UnsetType | None = UNSET
+    trail_distance: int | UnsetType | None = UNSET
     """Ticks; signed on bracket children."""
-    trail_price: float | None | UnsetType = UNSET
+    trail_price: float | UnsetType | None = UNSET
     """A *distance* in price units here, though an absolute price where an order is placed."""
-    parent_order_id: int | None | UnsetType = UNSET
-    linked_order_id: int | None | UnsetType = UNSET
+    parent_order_id: int | UnsetType | None = UNSET
+    linked_order_id: int | UnsetType | None = UNSET
 
 
-class Position(Record):
+class Position(Record, frozen=True, kw_only=True):
     """An open position: one row per account and contract."""
 
     id: int
@@ -214,7 +214,7 @@ class Position(Record):
     contract_display_name: str | UnsetType = UNSET
 
 
-class Trade(Record):
+class Trade(Record, frozen=True, kw_only=True):
     """A half-turn: one fill of one order."""
 
     id: int
@@ -222,7 +222,7 @@ class Trade(Record):
     contract_id: str
     creation_timestamp: datetime
     price: float
-    profit_and_loss: float | None | UnsetType = UNSET
+    profit_and_loss: float | UnsetType | None = UNSET
     """Account currency, before fees; null for a fill that opened."""
     fees: float
     commissions: float | UnsetType = UNSET
@@ -232,25 +232,25 @@ class Trade(Record):
     order_id: int
 
 
-class Quote(Record):
+class Quote(Record, frozen=True, kw_only=True):
     """What changed of the best prices. Sparse: a price that is `UNSET` did not change."""
 
     symbol: str | UnsetType = UNSET
     contract: str | UnsetType = UNSET
-    last_price: float | None | UnsetType = UNSET
-    best_bid: float | None | UnsetType = UNSET
-    best_ask: float | None | UnsetType = UNSET
-    change: float | None | UnsetType = UNSET
-    change_percent: float | None | UnsetType = UNSET
-    open: float | None | UnsetType = UNSET
-    high: float | None | UnsetType = UNSET
-    low: float | None | UnsetType = UNSET
-    volume: float | None | UnsetType = UNSET
-    last_updated: datetime | None | UnsetType = UNSET
-    timestamp: datetime | None | UnsetType = UNSET
+    last_price: float | UnsetType | None = UNSET
+    best_bid: float | UnsetType | None = UNSET
+    best_ask: float | UnsetType | None = UNSET
+    change: float | UnsetType | None = UNSET
+    change_percent: float | UnsetType | None = UNSET
+    open: float | UnsetType | None = UNSET
+    high: float | UnsetType | None = UNSET
+    low: float | UnsetType | None = UNSET
+    volume: float | UnsetType | None = UNSET
+    last_updated: datetime | UnsetType | None = UNSET
+    timestamp: datetime | UnsetType | None = UNSET
 
 
-class MarketTrade(Record):
+class MarketTrade(Record, frozen=True, kw_only=True):
     """A trade of the market, by anybody."""
 
     symbol_id: str | UnsetType = UNSET
@@ -262,197 +262,14 @@ class MarketTrade(Record):
     volume: int
 
 
-class Depth(Record):
+class Depth(Record, frozen=True, kw_only=True):
     """A change of the order book. What `volume` and `current_volume` mean apart is undocumented."""
 
     timestamp: datetime | UnsetType = UNSET
     type: DepthType
     price: float
     volume: int
-    current_volume: int | None | UnsetType = UNSET
-
-
-################################################# the requests #################################################
-
-
-class LoginKey(Record):
-    user_name: str
-    api_key: str
-
-
-class LoginApp(Record):
-    user_name: str
-    password: str
-    device_id: str
-    app_id: str
-    verify_key: str
-
-
-class SearchAccounts(Record):
-    only_active_accounts: bool
-
-
-class SearchContracts(Record):
-    search_text: str
-    live: bool
-
-
-class ContractById(Record):
-    contract_id: str
-
-
-class AvailableContracts(Record):
-    live: bool
-
-
-class RetrieveBars(Record):
-    contract_id: str
-    live: bool
-    start_time: datetime
-    end_time: datetime
-    unit: BarUnit
-    unit_number: int
-    limit: int
-    include_partial_bar: bool
-
-
-class SearchOrders(Record):
-    account_id: int
-    start_timestamp: datetime
-    end_timestamp: datetime | None | UnsetType = UNSET
-
-
-class SearchTrades(Record):
-    account_id: int
-    start_timestamp: datetime | UnsetType = UNSET
-    end_timestamp: datetime | None | UnsetType = UNSET
-
-
-class ByAccount(Record):
-    """`Order/searchOpen` and `Position/searchOpen`."""
-
-    account_id: int
-
-
-class ByOrder(Record):
-    """`Order/searchById` and `Order/cancel`."""
-
-    account_id: int
-    order_id: int
-
-
-class OrderFilter(Record):
-    account_id: int
-    statuses: list[OrderStatus] | UnsetType = UNSET
-    contract_id: str | UnsetType = UNSET
-    created_after: datetime | UnsetType = UNSET
-    created_before: datetime | UnsetType = UNSET
-
-
-class QueryOrders(Record):
-    filter: OrderFilter
-    page_size: int | UnsetType = UNSET
-    page_offset: int | UnsetType = UNSET
-    sort_by: OrderSortField | UnsetType = UNSET
-    sort_direction: SortDirection | UnsetType = UNSET
-    include_total_count: bool | UnsetType = UNSET
-
-
-class Bracket(Record):
-    ticks: int
-    """Signed, relative to the entry: a buy has its stop below (negative) and its target above."""
-    type: OrderType
-
-
-class PlaceOrder(Record):
-    account_id: int
-    contract_id: str
-    type: OrderType
-    side: OrderSide
-    size: int
-    limit_price: float | None | UnsetType = UNSET
-    stop_price: float | None | UnsetType = UNSET
-    trail_price: float | None | UnsetType = UNSET
-    """Absolute start level of a trailing stop."""
-    custom_tag: str | None | UnsetType = UNSET
-    stop_loss_bracket: Bracket | None | UnsetType = UNSET
-    take_profit_bracket: Bracket | None | UnsetType = UNSET
-
-
-class ModifyOrder(Record):
-    account_id: int
-    order_id: int
-    size: int | None | UnsetType = UNSET
-    limit_price: float | None | UnsetType = UNSET
-    stop_price: float | None | UnsetType = UNSET
-    trail_price: float | None | UnsetType = UNSET
-
-
-class ClosePosition(Record):
-    account_id: int
-    contract_id: str
-
-
-class PartialClosePosition(Record):
-    account_id: int
-    contract_id: str
-    size: int
-
-
-################################################# the replies #################################################
-
-
-class Reply(Record):
-    """The envelope of every reply; `error_code` means something else at every endpoint (`codes.py`)."""
-
-    success: bool
-    error_code: int
-    error_message: str | None | UnsetType = UNSET
-
-
-class LoginReply(Reply):
-    token: str | None | UnsetType = UNSET
-
-
-class ValidateReply(Reply):
-    new_token: str | None | UnsetType = UNSET
-
-
-class AccountsReply(Reply):
-    accounts: list[Account] | None | UnsetType = UNSET
-
-
-class ContractsReply(Reply):
-    contracts: list[Contract] | None | UnsetType = UNSET
-
-
-class ContractReply(Reply):
-    contract: Contract | None | UnsetType = UNSET
-
-
-class BarsReply(Reply):
-    bars: list[Bar] | None | UnsetType = UNSET
-
-
-class OrdersReply(Reply):
-    orders: list[Order] | None | UnsetType = UNSET
-    total_count: int | None | UnsetType = UNSET
-
-
-class OrderReply(Reply):
-    order: Order | None | UnsetType = UNSET
-
-
-class PlaceReply(Reply):
-    order_id: int | None | UnsetType = UNSET
-
-
-class PositionsReply(Reply):
-    positions: list[Position] | None | UnsetType = UNSET
-
-
-class TradesReply(Reply):
-    trades: list[Trade] | None | UnsetType = UNSET
+    current_volume: int | UnsetType | None = UNSET
 
 
 def given(value: Any) -> bool:

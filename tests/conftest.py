@@ -1,0 +1,61 @@
+"""What holds for every test: no settings from outside, loopback only, no thread left behind."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# One profile for every run, one for nights; `HYPOTHESIS_PROFILE=nightly` picks. No deadline: the machine may be busy.
+settings.register_profile(
+    "ci", max_examples=100, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("nightly", parent=settings.get_profile("ci"), max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+
+# Threads of the library that may still be on their way out when a test ends have this long, in real seconds.
+GRACE = 5.0
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The TOPSTEP_* variables and proxies of whoever runs the tests do not reach them."""
+    for name in list(os.environ):
+        if name.startswith("TOPSTEP_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to anywhere but this machine fails, and says so."""
+
+    def guarded(method: Any) -> Any:
+        def call(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(LOOPBACK):
+                raise RuntimeError(f"a test tried to connect to {address!r}; only loopback is allowed")
+            return method(self, address)
+
+        return call
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every thread of the library that a test started has ended with it.
+
+    Set up before the test's own fixtures and torn down after them; threads of wider fixtures are there before.
+    """
+    before = set(threading.enumerate())
+    yield
+    left = [t for t in threading.enumerate() if t.name.startswith("topstep-") and t not in before]
+    for thread in left:
+        thread.join(GRACE)
+    alive = sorted(thread.name for thread in left if thread.is_alive())
+    assert not alive, f"{request.node.nodeid} left threads behind: {alive}"

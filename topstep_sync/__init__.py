@@ -1,5 +1,132 @@
 """A synchronous, thread-based client for the ProjectX Gateway API that TopstepX traders use."""
 
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from topstep_sync.clock import Clock, Deadline, ManualClock, SystemClock
+    from topstep_sync.config import Config
+    from topstep_sync.errors import (
+        APIError,
+        Category,
+        Fate,
+        OrderStateUnknown,
+        PermanentError,
+        TopstepError,
+        TransientError,
+    )
+    from topstep_sync.events import (
+        AccountEvent,
+        BookReset,
+        ConnectionEvent,
+        DepthEvent,
+        Event,
+        Gap,
+        OrderEvent,
+        PositionEvent,
+        QuoteEvent,
+        Reconnected,
+        SessionConflict,
+        SubscriptionFailed,
+        TradeEvent,
+        TradesEvent,
+    )
+    from topstep_sync.models import (
+        Account,
+        Action,
+        Bar,
+        BarUnit,
+        Contract,
+        Depth,
+        DepthType,
+        MarketTrade,
+        Order,
+        OrderSide,
+        OrderStatus,
+        OrderType,
+        Position,
+        PositionType,
+        Quote,
+        Token,
+        Trade,
+    )
+    from topstep_sync.redact import Secret
+
 __version__ = "0.1.0"
 
-__all__: list[str] = []
+__all__ = [
+    "APIError",
+    "Account",
+    "AccountEvent",
+    "Action",
+    "Bar",
+    "BarUnit",
+    "BookReset",
+    "Category",
+    "Clock",
+    "Config",
+    "ConnectionEvent",
+    "Contract",
+    "Deadline",
+    "Depth",
+    "DepthEvent",
+    "DepthType",
+    "Event",
+    "Fate",
+    "Gap",
+    "ManualClock",
+    "MarketTrade",
+    "Order",
+    "OrderEvent",
+    "OrderSide",
+    "OrderStateUnknown",
+    "OrderStatus",
+    "OrderType",
+    "PermanentError",
+    "Position",
+    "PositionEvent",
+    "PositionType",
+    "Quote",
+    "QuoteEvent",
+    "Reconnected",
+    "Secret",
+    "SessionConflict",
+    "SubscriptionFailed",
+    "SystemClock",
+    "Token",
+    "TopstepError",
+    "Trade",
+    "TradeEvent",
+    "TradesEvent",
+    "TransientError",
+]
+
+# Public names are looked up when first used, so that a program pays only for the rooms it enters.
+_ROOMS: Final = {
+    "clock": ("Clock", "Deadline", "ManualClock", "SystemClock"),
+    "config": ("Config",),
+    "errors": ("APIError", "Category", "Fate", "OrderStateUnknown", "PermanentError", "TopstepError", "TransientError"),
+    "events": (
+        "AccountEvent", "BookReset", "ConnectionEvent", "DepthEvent", "Event", "Gap", "OrderEvent", "PositionEvent",
+        "QuoteEvent", "Reconnected", "SessionConflict", "SubscriptionFailed", "TradeEvent", "TradesEvent",
+    ),
+    "models": (
+        "Account", "Action", "Bar", "BarUnit", "Contract", "Depth", "DepthType", "MarketTrade", "Order", "OrderSide",
+        "OrderStatus", "OrderType", "Position", "PositionType", "Quote", "Token", "Trade",
+    ),
+    "redact": ("Secret",),
+}  # fmt: skip
+
+_ROOM_OF: Final = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,6 +26,8 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 class MarketEvent(Event, kw_only=True):
+    """What every event of the market hub has."""
+
     hub: ClassVar[str] = "market"
     contract_id: str = ""
 
@@ -52,17 +54,23 @@ class DepthEvent(MarketEvent, kw_only=True):
 
 
 class UserEvent(Event, kw_only=True):
+    """What every event of the user hub has."""
+
     hub: ClassVar[str] = "user"
     action: Action | None = None
     """Null where the gateway sent the record without its envelope."""
 
 
 class AccountEvent(UserEvent, kw_only=True):
+    """An account's balance or permission changed."""
+
     kind: ClassVar[str] = "account"
     data: Account
 
 
 class OrderEvent(UserEvent, kw_only=True):
+    """An order came about, changed or ended."""
+
     kind: ClassVar[str] = "order"
     data: Order
 
@@ -85,6 +93,8 @@ class TradeEvent(UserEvent, kw_only=True):
 
 
 class StreamEvent(Event, kw_only=True):
+    """What every event about the stream itself has."""
+
     source: str = ""
     """The hub it is about: ``user`` or ``market``."""
 

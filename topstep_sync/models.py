@@ -31,6 +31,8 @@ class OpenEnum(enum.IntEnum):
 
 
 class OrderType(OpenEnum):
+    """How an order is priced."""
+
     UNKNOWN = 0
     LIMIT = 1
     MARKET = 2
@@ -42,11 +44,15 @@ class OrderType(OpenEnum):
 
 
 class OrderSide(OpenEnum):
+    """Buy or sell; the gateway calls them bid and ask."""
+
     BUY = 0
     SELL = 1
 
 
 class OrderStatus(OpenEnum):
+    """What became of an order so far."""
+
     NONE = 0
     OPEN = 1
     FILLED = 2
@@ -64,12 +70,16 @@ class OrderStatus(OpenEnum):
 
 
 class PositionType(OpenEnum):
+    """Which way a position points."""
+
     UNDEFINED = 0
     LONG = 1
     SHORT = 2
 
 
 class BarUnit(OpenEnum):
+    """What a bar's length is counted in."""
+
     UNSPECIFIED = 0
     SECOND = 1
     MINUTE = 2
@@ -81,6 +91,8 @@ class BarUnit(OpenEnum):
 
 
 class DepthType(OpenEnum):
+    """What a line of market depth says."""
+
     UNKNOWN = 0
     ASK = 1
     BID = 2
@@ -96,11 +108,15 @@ class DepthType(OpenEnum):
 
 
 class OrderSortField(OpenEnum):
+    """What `Order/v2/query` sorts by."""
+
     CREATED_AT = 0
     ID = 1
 
 
 class SortDirection(OpenEnum):
+    """Which end comes first."""
+
     ASCENDING = 0
     DESCENDING = 1
 

@@ -15,16 +15,20 @@
     │   │   ├── DeadlineExceeded (Timeout)           the total timeout passed before sending
     │   │   ├── BodyNotRewindable                    a second attempt would send half a body
     │   │   ├── RiskRefused                          the daily guard forbids new risk
+    │   │   ├── MissingCredentials (ConfigError)     nobody said who is calling
     │   │   └── SessionClosed                        the session is closed
     │   ├── ConnectFailed (ConnectionError)          name, route, refusal or TLS: never sent
-    │   │   └── ConnectTimedOut (ConnectTimeout)
+    │   │   ├── ConnectTimedOut (ConnectTimeout)
+    │   │   ├── TlsFailed (SSLError)                 the certificate or the handshake was refused
+    │   │   └── ProxyFailed (ProxyError)             the proxy did not let the call through
     │   ├── ReplyLost (ConnectionError)              sent; the connection ended before the whole reply
-    │   │   └── ReplyTimedOut (ReadTimeout)          sent; no whole reply in time
+    │   │   ├── ReplyTimedOut (ReadTimeout)          sent; no whole reply in time
+    │   │   └── ReplyTruncated (ChunkedEncodingError)  sent; half a reply came
     │   └── APIError (HTTPError)                     the gateway answered, and not with success
     │       ├── TransientError                       408 429 500 502 503 504 52x
     │       │   ├── RateLimited                      429
     │       │   └── BadReply (InvalidJSONError)      200, but not what the contract says
-    │       └── PermanentError                       400 401 403 404 405 409 422, and success:false
+    │       └── PermanentError                       400 401 403 404 405 409 422, 3xx, and success:false
     │           ├── AuthenticationError              the credentials or the token were refused
     │           ├── AccountNotFound, ContractNotFound, OrderNotFound, PositionNotFound
     │           ├── BadBarRequest                    unit, unit number or limit of a bar request
@@ -179,6 +183,12 @@ class RiskRefused(NotSent):
     """The daily guard forbids new risk."""
 
 
+class MissingCredentials(NotSent, ConfigError):
+    """A token is needed, and there are no credentials to get one with."""
+
+    category = Category.AUTH
+
+
 class SessionClosed(NotSent):
     """The session was closed; make a new one."""
 
@@ -196,6 +206,16 @@ class ConnectTimedOut(ConnectFailed, requests.ConnectTimeout):
     category = Category.TIMEOUT
 
 
+class TlsFailed(ConnectFailed, requests.exceptions.SSLError):
+    """TLS did not come about: an untrusted or wrong certificate, or a refused handshake. The request was never sent."""
+
+    retryable = False
+
+
+class ProxyFailed(ConnectFailed, requests.exceptions.ProxyError):
+    """The proxy could not be reached or did not let the call through. The request never reached the gateway."""
+
+
 class ReplyLost(RequestError, requests.ConnectionError):
     """The connection ended before the whole reply was here. The gateway may have acted."""
 
@@ -207,6 +227,10 @@ class ReplyTimedOut(ReplyLost, requests.ReadTimeout):
     """No whole reply in time. The gateway may have acted, and may still act."""
 
     category = Category.TIMEOUT
+
+
+class ReplyTruncated(ReplyLost, requests.exceptions.ChunkedEncodingError):
+    """The connection ended in the middle of the reply. The gateway has most probably acted."""
 
 
 class APIError(RequestError, requests.HTTPError):

@@ -1,0 +1,305 @@
+"""The way of a request: permit, token, one attempt, and what follows from its outcome, again and again until done.
+
+::
+
+    one Deadline for everything below
+    loop: breaker → limiter → breaker, if that took long → token → transport, body included → classify
+          → breaker, permit and token hear the outcome → again, or give up with an error that says what happened
+"""
+
+import logging
+import threading
+from typing import Any, Final, Protocol
+
+import msgspec
+import requests
+
+from topstep_sync import errors
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.config import Config
+from topstep_sync.http import classify
+from topstep_sync.http.bearer import Signer, Tokens
+from topstep_sync.http.circuit_breaker import CircuitBreaker, Phase
+from topstep_sync.http.prepare import Prepared, Reply, path_of
+from topstep_sync.http.retry import ErrorHandler
+from topstep_sync.http.routes import Circuit, Priority, Safety, route
+from topstep_sync.http.transport import Transport
+from topstep_sync.models import Token
+
+log = logging.getLogger("topstep_sync.http")
+
+LONG_WAIT: Final = 0.25
+"""Seconds of waiting for a permit after which the breaker is asked again."""
+
+# A refused call says so in a few bytes; a larger reply is bars, and no refusal.
+SMALL: Final = 4096
+
+
+class Permit(Protocol):
+    """What a limiter hands out; exactly one of these is called."""
+
+    def done(self) -> None: ...
+    def refund(self) -> None: ...
+    def gave_up(self) -> None: ...
+    def throttled(self, retry_after: float | None) -> None: ...
+
+
+class Limiter(Protocol):
+    """Who says when a call may go out."""
+
+    def acquire(
+        self, endpoint: str, *, priority: Priority | None = None, deadline: Deadline | float | None = None
+    ) -> Permit: ...
+
+
+class Trip:
+    """One call on its way: what was asked, and what has happened so far."""
+
+    __slots__ = ("bearer", "count", "deadline", "must_try", "own", "path", "priority", "replayed", "request", "route")
+
+    def __init__(self, request: requests.PreparedRequest, base: str, deadline: Deadline) -> None:
+        self.request = request
+        self.deadline = deadline
+        if isinstance(request, Prepared):
+            self.path, self.route = request.path, request.route
+            self.priority = self.route.priority if request.priority is None else request.priority
+            self.must_try = self.route.must_try or request.must_try
+        else:
+            self.path = path_of(request.url or "", base)
+            self.route = route(self.path)
+            self.priority, self.must_try = self.route.priority, self.route.must_try
+        self.count = 0
+        self.own = False  # whether the bearer is ours to stamp
+        self.bearer: Token | None = None
+        self.replayed = False
+
+    @property
+    def may_probe(self) -> bool:
+        """Whether an open breaker may be tried with this call."""
+        return self.route.safety in (Safety.READ, Safety.AUTH)
+
+    def rewound(self) -> bool:
+        """Whether the body can be sent once more; it is at its start then."""
+        body: Any = self.request.body
+        if body is None or isinstance(body, (bytes, str)):
+            return True
+        position = self.request._body_position  # type: ignore[attr-defined]
+        if not isinstance(position, int) or not hasattr(body, "seek"):
+            return False
+        try:
+            body.seek(position)
+        except OSError:
+            return False
+        return True
+
+
+class ResilientAdapter(Transport):
+    """The transport of one gateway, with everything that keeps a call safe around it. Thread-safe.
+
+    Args:
+        config: base URL, timeouts, and the settings of retries and breakers.
+        tokens: where bearers come from.
+        limiter: who says when a call may go out.
+        clock: where it gets its time from.
+        closed: set when the session closes; ends every wait.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        tokens: Tokens,
+        limiter: Limiter,
+        clock: Clock = SYSTEM_CLOCK,
+        closed: threading.Event | None = None,
+    ) -> None:
+        super().__init__(config.http)
+        self._config = config
+        self._limiter = limiter
+        self._signer = Signer(tokens)
+        self._clock = clock
+        self._closed = closed or threading.Event()
+        self.handler = ErrorHandler(config.retry, clock=clock)
+        self.breakers = {c: CircuitBreaker(c.value, config.breaker, clock=clock) for c in Circuit}
+        self.rejections = 0
+        """Replies of HTTP 200 that said `success: false`."""
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """The gateway's last answer, whatever its status.
+
+        Raises:
+            RequestError: there is no answer: refused here, never sent, or lost; `fate` says which.
+        """
+        deadline = getattr(request, "deadline", None) or Deadline(self._config.http.total_timeout, self._clock)
+        trip = Trip(request, self._config.base_url, deadline)
+        trip.own = self._signer.is_ours(trip.path, request.headers)
+        tls = {"verify": verify, "cert": cert, "proxies": proxies}
+        self.handler.budget.called()
+        while True:
+            trip.count += 1
+            try:
+                response = self._attempt(trip, stream, timeout, tls)
+            except errors.RequestError as error:
+                self._recover(trip, error)
+                continue
+            if not self._again(trip, response):
+                return response
+
+    ############################################### one attempt ###############################################
+
+    def _attempt(self, trip: Trip, stream: bool, timeout: Any, tls: dict[str, Any]) -> requests.Response:
+        """A reply; breaker and permit have heard of whatever happened."""
+        breaker = self.breakers[trip.route.circuit]
+        phase, permit = self._admit(trip, breaker)
+        try:
+            self._sign(trip)
+            limits = self.limits(timeout, trip.deadline)
+        except BaseException:
+            permit.refund()
+            breaker.abandon(phase)
+            raise
+        try:
+            response = self.fetch(trip.request, stream, limits, **tls)
+        except BaseException as error:
+            raise self._lost(trip, breaker, phase, permit, error) from error
+        self._answered(response, breaker, phase, permit)
+        return response
+
+    def _admit(self, trip: Trip, breaker: CircuitBreaker) -> tuple[Phase, Permit]:
+        """Breaker and limiter let the call pass; in this order, so that a refused call costs no permit."""
+        if self._closed.is_set():
+            raise errors.SessionClosed("the session is closed; make a new one")
+        phase = breaker.before_call(may_probe=trip.may_probe, must_try=trip.must_try)
+        begun = self._clock.monotonic()
+        try:
+            permit = self._limiter.acquire(trip.path, priority=trip.priority, deadline=trip.deadline)
+        except BaseException:
+            breaker.abandon(phase)
+            raise
+        if self._clock.monotonic() - begun < LONG_WAIT:
+            return phase, permit
+        breaker.abandon(phase)
+        try:
+            return breaker.before_call(may_probe=trip.may_probe, must_try=trip.must_try), permit
+        except BaseException:
+            permit.refund()
+            raise
+
+    def _sign(self, trip: Trip) -> None:
+        """After the wait for a permit, so that the token is as young as can be."""
+        if not trip.own:
+            return
+        if trip.replayed and trip.bearer is not None:
+            self._signer.stamp(trip.request.headers, trip.bearer)
+        else:
+            trip.bearer = self._signer.sign(trip.request.headers, trip.deadline)
+
+    def _lost(
+        self, trip: Trip, breaker: CircuitBreaker, phase: Phase, permit: Permit, error: BaseException
+    ) -> BaseException:
+        """What to raise for an attempt that ended without a reply."""
+        known = classify.from_exception(error, trip.path)
+        if isinstance(known, errors.ConnectFailed):
+            permit.refund()
+        else:
+            permit.gave_up()
+        if known is None or self._closed.is_set():
+            breaker.abandon(phase)
+        else:
+            breaker.failure(phase, str(known))
+        return error if known is None else known
+
+    def _answered(self, response: requests.Response, breaker: CircuitBreaker, phase: Phase, permit: Permit) -> None:
+        status = response.status_code
+        if status == 429:
+            permit.throttled(classify.retry_after(response.headers, self._clock.epoch()))
+        else:
+            permit.done()
+        if 200 <= status < 300:
+            breaker.success(phase)
+        elif status == 408 or status >= 500:
+            breaker.failure(phase, f"HTTP {status}")
+        else:
+            breaker.neutral(phase)
+
+    ########################################### between two attempts ###########################################
+
+    def _recover(self, trip: Trip, error: errors.RequestError) -> None:
+        """Return when it is time for another attempt after one without a reply; raise *error* when there is none."""
+        error.attempts = trip.count - isinstance(error, errors.NotSent)
+        error.endpoint = trip.path
+        error.request = trip.request
+        if isinstance(error, errors.NotSent):
+            raise error
+        delay = self.handler.handle_error(error, trip.path, trip.count)
+        if delay is None or self._closed.is_set() or not trip.deadline.allows(delay) or not trip.rewound():
+            raise error
+        self._wait(trip, delay)
+
+    def _again(self, trip: Trip, response: requests.Response) -> bool:
+        """Whether there is to be another attempt after a reply; it is time for it then."""
+        error = self._judge(trip, response)
+        if error is None:
+            return False
+        error.attempts, error.response, error.request = trip.count, response, trip.request
+        if response.status_code == 401:
+            self.handler.handle_error(error, trip.path, self.handler.config.max_attempts)
+            return self._replay(trip, response)
+        delay = self.handler.handle_error(error, trip.path, trip.count)
+        if 300 <= response.status_code < 400:
+            raise error
+        if delay is None or not trip.deadline.allows(delay) or not trip.rewound():
+            return False
+        response.close()
+        self._wait(trip, delay)
+        return True
+
+    def _judge(self, trip: Trip, response: requests.Response) -> errors.APIError | None:
+        """None for a success; also for a refusal in the envelope, which is the caller's to read."""
+        whole = response._content_consumed  # type: ignore[attr-defined]
+        if not 200 <= response.status_code < 300:
+            body = response.content if whole else None
+            return self.handler.classify_error(response.status_code, body, endpoint=trip.path, headers=response.headers)
+        decoder = getattr(trip.request, "decoder", None)
+        if decoder is not None and isinstance(response, Reply):
+            try:
+                response.decoded = decoder.decode(response.content)
+            except msgspec.MsgspecError as trouble:
+                return classify.bad_reply(trip.path, str(trouble))
+        if whole:
+            if trip.route.safety is Safety.AUTH:
+                self._signer.learn(trip.path, trip.request.body, response.content)
+            if len(response.content) < SMALL:
+                self.rejections += b'"success":false' in response.content
+        self.handler.succeeded()
+        return None
+
+    def _replay(self, trip: Trip, response: requests.Response) -> bool:
+        """Whether the call goes out once more with a newer token; a 401 says that nothing was done."""
+        if trip.bearer is None:
+            if trip.route.safety is not Safety.AUTH:
+                log.warning("! %s: 401 for a token that did not come through this session", trip.path)
+            return False
+        if trip.replayed or not trip.rewound():
+            return False
+        newer = self._signer.renewed(trip.bearer, trip.path, trip.deadline)
+        if isinstance(newer, errors.TopstepError):
+            if getattr(trip.request, "decoder", None) is not None:
+                raise newer
+            return False
+        trip.bearer, trip.replayed = newer, True
+        response.close()
+        return True
+
+    def _wait(self, trip: Trip, delay: float) -> None:
+        log.info("~ %s: attempt %d failed, the next is in %.2f s", trip.path, trip.count, delay)
+        if delay > 0 and self._clock.wait(self._closed, delay):
+            raise errors.SessionClosed("the session was closed meanwhile", endpoint=trip.path)

@@ -1,0 +1,88 @@
+"""From a prepared request to a reply with its body, over one pool: requests' own transport with the repetition cut out.
+
+It ends in `HTTPAdapter.send`, whose own retries are off, so that tools which stand in for it keep working.
+"""
+
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Timeout
+
+from topstep_sync import errors
+from topstep_sync.clock import Deadline
+from topstep_sync.config import HttpConfig
+from topstep_sync.http.prepare import Prepared, Reply
+
+
+class Transport(HTTPAdapter):
+    """Sends one attempt to one origin. Thread-safe."""
+
+    def __init__(self, config: HttpConfig) -> None:
+        self._http = config
+        self._pool: tuple[Any, Any, Any, Any] | None = None  # the pool, and the settings it was found with
+        super().__init__(pool_connections=4, pool_maxsize=config.pool_size, max_retries=0, pool_block=False)
+
+    def limits(self, timeout: Any, deadline: Deadline) -> Timeout:
+        """The timeouts of one attempt: the caller's, else the configured; never past the deadline.
+
+        Args:
+            timeout: as requests takes it: seconds, a pair (connect, read), a `Timeout`, or None for the configured.
+            deadline: of the whole call.
+
+        Raises:
+            DeadlineExceeded: it is over.
+            ValueError: *timeout* is none of these; with requests' own words.
+        """
+        if isinstance(timeout, Timeout):
+            connect, read = timeout.connect_timeout, timeout.read_timeout
+        elif isinstance(timeout, tuple):
+            if len(timeout) != 2:
+                raise ValueError(f"Invalid timeout {timeout}. Pass a (connect, read) timeout tuple, or a single float")
+            connect, read = timeout
+        else:
+            connect = read = timeout
+        left = deadline.remaining()
+        if left <= 0:
+            raise errors.DeadlineExceeded("the time for this call is over; nothing was sent")
+        connect = connect if isinstance(connect, (int, float)) else self._http.connect_timeout
+        read = read if isinstance(read, (int, float)) else self._http.read_timeout
+        return Timeout(connect=min(connect, left), read=min(read, left))
+
+    def fetch(self, request: requests.PreparedRequest, stream: bool, limits: Timeout, **tls: Any) -> requests.Response:
+        """The reply of one attempt, with its body in memory unless *stream*."""
+        response = super().send(request, stream=stream, timeout=limits, **tls)  # type: ignore[arg-type]
+        if not stream:
+            # Here, not in the caller: what breaks while the body comes in must break the attempt.
+            response._content = response.raw.read(decode_content=True)
+            response._content_consumed = True  # type: ignore[attr-defined]
+        return response
+
+    ########################################### what requests calls ###########################################
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """The pool: found once, as long as the settings are the very same."""
+        known = self._pool
+        if known is not None and known[1] is verify and known[2] is cert and known[3] is proxies:
+            return known[0]
+        pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        super().cert_verify(pool, request.url, verify, cert)  # type: ignore[no-untyped-call]
+        self._pool = (pool, verify, cert, proxies)
+        return pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Done where the pool is found."""
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        if not proxies and isinstance(request, Prepared):
+            return request.target
+        return str(super().request_url(request, proxies))
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> Reply:
+        return Reply.of(req, resp, self)
+
+    def close(self) -> None:
+        self._pool = None
+        super().close()

@@ -19,11 +19,12 @@ FLOORS = {
     "config": 1, "models": 1, "messages": 1, "codes": 1, "events": 1,
     # 2 policy: decisions; no sockets, no files
     "http.routes": 2, "http.retry": 2, "http.circuit_breaker": 2, "http.rate_limiter": 2,
+    "http.classify": 2,
     "auth.token_manager": 2,
     "realtime.signalr": 2, "realtime.subscriptions": 2, "realtime.health": 2, "realtime.queue": 2,
     "realtime.reconcile": 2,
     # 3 shells: the only input and output
-    "http.adapter": 3, "http.shared_budget": 3,
+    "http.adapter": 3, "http.shared_budget": 3, "http.bearer": 3, "http.prepare": 3, "http.transport": 3,
     "auth.token_storage": 3, "auth.gateway_auth": 3,
     "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3,
     "api": 3,

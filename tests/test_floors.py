@@ -20,12 +20,14 @@ FLOORS = {
     # 2 policy: decisions; no sockets, no files
     "http.routes": 2, "http.retry": 2, "http.circuit_breaker": 2, "http.rate_limiter": 2,
     "http.classify": 2,
-    "auth.token_manager": 2,
+    "auth.jwt": 2, "auth.service": 2, "auth.token_policy": 2, "auth.refresh": 2, "auth.token_manager": 2,
+    "auth.token_cipher": 2,
     "realtime.signalr": 2, "realtime.subscriptions": 2, "realtime.health": 2, "realtime.queue": 2,
     "realtime.reconcile": 2,
     # 3 shells: the only input and output
     "http.adapter": 3, "http.shared_budget": 3, "http.bearer": 3, "http.prepare": 3, "http.transport": 3,
-    "auth.token_storage": 3, "auth.gateway_auth": 3,
+    "auth.token_storage": 3, "auth.gateway_auth": 3, "auth.transport": 3, "auth.private_file": 3,
+    "auth.token_lock": 3, "auth.passphrase": 3, "auth.redis_storage": 3,
     "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3,
     "api": 3,
     # 4 assembly
@@ -52,8 +54,8 @@ ACTING = {"socket", "ssl", "select", "selectors", "requests", "urllib3", "websoc
 
 # Third-party library → the modules and packages that may use it.
 LIBRARIES = {
-    "requests": {"errors", "session", "http", "auth.gateway_auth", "simulator", "compat"},
-    "urllib3": {"session", "http", "auth.gateway_auth"},
+    "requests": {"errors", "session", "http", "auth.transport", "simulator", "compat"},
+    "urllib3": {"session", "http"},
     "websocket": {"realtime.websocket", "realtime.connection"},
     "msgspec": {"models", "messages", "events", "session", "http", "auth", "api", "realtime", "simulator", "notebook"},
     "cryptography": {"auth"},
@@ -62,7 +64,7 @@ LIBRARIES = {
     "starlette": {"simulator"}, "uvicorn": {"simulator"}, "websockets": {"simulator"},
     "click": {"cli"}, "rich": {"cli", "notebook"},
     "pandas": {"notebook", "api"}, "tqdm": {"notebook", "api"}, "IPython": {"notebook"},
-    "redis": {"http.shared_budget"},
+    "redis": {"http.shared_budget", "auth"},
     "keyring": {"auth"},
     "signalrcore": {"compat"},
     "opentelemetry": {"session", "http", "realtime"},

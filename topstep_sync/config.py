@@ -140,8 +140,10 @@ class TokenConfig(Part):
     """Assumed life of a token that does not say; and the most that is believed (gateway docs: 24 h)."""
     login_cooldown_seconds: float = setting(30.0, not_negative)
     """At most one refused login in this time."""
+    wait_seconds: float = setting(60.0, positive)
+    """Longest wait for a token by a caller that names no deadline."""
     storage_path: str | None = setting(None)
-    """Encrypted token file; `None`: the user's state folder, when there is a passphrase or an API key."""
+    """Encrypted token file, or a ``redis://`` address; `None`: a file in the user's state folder."""
     memory_only: bool = setting(True)
     """Keep the token in memory only."""
 

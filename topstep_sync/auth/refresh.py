@@ -1,0 +1,130 @@
+"""One refresh: the store of other processes first, then the gateway. Runs on the refresh thread, without a lock."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from topstep_sync.auth.service import AuthService
+from topstep_sync.auth.token_policy import Plan, Source
+from topstep_sync.clock import Clock
+from topstep_sync.config import TokenConfig
+from topstep_sync.models import Token
+
+log = logging.getLogger("topstep_sync.auth")
+
+LEASE_SECONDS: Final = 60.0  # longer than a validate and a login that both use up their timeouts (5 + 20 s each)
+
+
+class TokenStore(Protocol):
+    """Where the processes of one user leave their token for each other."""
+
+    def load(self) -> Token | None:
+        """The stored token, whatever its age; `None` when there is none that can be read."""
+        ...
+
+    def save(self, token: Token) -> bool:
+        """Whether *token* is stored: not when a newer generation already is."""
+        ...
+
+    def clear(self) -> None:
+        """Nothing is stored."""
+        ...
+
+    def lease(self, timeout: float) -> AbstractContextManager[bool]:
+        """Whether this process alone may refresh now; False after *timeout* seconds."""
+        ...
+
+
+class Outcome(NamedTuple):
+    token: Token
+    source: Source
+
+
+class Refresher:
+    """Brings a token: another process's, the confirmed old one, or a new one."""
+
+    def __init__(self, service: AuthService, store: TokenStore | None, config: TokenConfig, clock: Clock) -> None:
+        self._service = service
+        self._store = store
+        self._config = config
+        self._clock = clock
+
+    def run(self, plan: Plan, token: Token | None, generation: int, died: Callable[[], bool]) -> Outcome:
+        """The token that replaces, or stays, *token*.
+
+        Args:
+            plan: what to ask the gateway for first.
+            token: the one held now.
+            generation: the highest held so far; what is stored under a lower one is old.
+            died: whether a 401 proved *token* dead since.
+        """
+        found = self._stored(token, generation)  # a first look without the lease: a warm start waits for nobody
+        if found is not None:
+            return Outcome(found, Source.STORED)
+        with self._lease() as alone:
+            if not alone:
+                log.warning("! no lease on the stored token within %.0f s; refreshing without it", LEASE_SECONDS)
+            found = self._stored(token, generation)
+            if found is not None:
+                return Outcome(found, Source.STORED)
+            outcome = self._ask(plan, token, died)
+            if outcome.source is Source.NEW:
+                outcome = self._share(outcome.token, generation)
+            return outcome
+
+    def forget(self) -> None:
+        """The store holds nothing."""
+        if self._store is not None:
+            try:
+                self._store.clear()
+            except Exception as error:
+                log.warning("! the stored token was not removed: %s", error)
+
+    def detach(self) -> None:
+        """The store is left alone from now on: the token belongs to another user."""
+        self._store = None
+
+    def _ask(self, plan: Plan, token: Token | None, died: Callable[[], bool]) -> Outcome:
+        if plan is Plan.VALIDATE and token is not None:
+            answer = self._service.validate(token)
+            if answer is not None and answer.value != token.value:
+                return Outcome(answer, Source.NEW)
+            if answer is not None and not died():
+                return Outcome(token, Source.KEPT)
+        return Outcome(self._service.login(), Source.NEW)
+
+    def _stored(self, token: Token | None, generation: int) -> Token | None:
+        """The stored token if it is worth having instead of *token*."""
+        stored = None
+        if self._store is not None:
+            try:
+                stored = self._store.load()
+            except Exception as error:
+                log.warning("! the stored token cannot be read: %s", error)
+        if stored is None:
+            return None
+        margin = min(self._config.mandatory_seconds, max(0.0, stored.expires_at - stored.issued_at) / 10)
+        if stored.expires_at - margin <= self._clock.epoch():
+            return None
+        newer = token is None or (stored.value != token.value and stored.generation >= generation)
+        return stored if newer else None
+
+    def _share(self, new: Token, generation: int) -> Outcome:
+        """*new*, stored for the other processes under the generation that follows theirs and ours."""
+        if self._store is None:
+            return Outcome(new, Source.NEW)
+        try:
+            stored = self._store.load()
+            held = generation if stored is None else max(generation, stored.generation)
+            new = msgspec.structs.replace(new, generation=held + 1)
+            if not self._store.save(new):
+                log.info("= another process stored a newer token meanwhile")
+        except Exception as error:
+            log.warning("! the token is not stored, so other processes log in by themselves: %s", error)
+        return Outcome(new, Source.NEW)
+
+    def _lease(self) -> AbstractContextManager[bool]:
+        return nullcontext(True) if self._store is None else self._store.lease(LEASE_SECONDS)

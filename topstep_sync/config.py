@@ -113,7 +113,9 @@ class RateConfig(Part):
     margin: float = setting(0.0025, share)
     """Share of the window added against clock drift between two machines."""
     reserved: int = setting(2, not_negative)
-    """Permits of each class that only priority 0 (cancel, close, verify, auth) may take."""
+    """General permits that only priority 0 (cancel, close, verify, auth) may take; no urgent call counts as history."""
+    ageing: float = setting(30.0, not_negative)
+    """Seconds by which a call of priority 2 lets later ones of priority 1 pass; GUESS: half a window."""
     burst: int | None = setting(None, positive)
     """Size of the pacing bucket in calls; `None`: no pacing, the first 200 go at once."""
     grace: float = setting(5.0, not_negative)

@@ -1,0 +1,215 @@
+"""RATE-001: permits that hold on the server's clock, first come first served in three priorities.
+
+The decisions lie in `window`, `learning`, `line` and `lane`; here is the thin shell that sleeps, and the fork.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final
+
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.config import Config, RateConfig
+from topstep_sync.errors import InvalidRequest
+from topstep_sync.http import routes
+from topstep_sync.http.budgets import Budgets, ClassBudget
+from topstep_sync.http.lane import Lane, Permit
+from topstep_sync.http.line import Waiter
+
+REMEMBERED: Final = 1024
+"""Spellings of paths whose class is remembered; more than the gateway has, less than a caller's bug can make."""
+
+FREE: Final = Permit(None, 0.0, False)
+"""The permit of a call that the gateway does not count."""
+
+
+class RateLimiter:
+    """Permits for calls, as many as the gateway's documented windows allow, on the gateway's clock. Thread-safe.
+
+    A slot is busy from the grant until the reply is complete plus one window, so however slow or uneven the network is,
+    the gateway never sees more calls in a window than allowed.
+    """
+
+    def __init__(
+        self, config: "RateConfig | Mapping[str, Any] | Config | None" = None, *, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._config = RateConfig.of(config)
+        self._clock = clock
+        self._known: dict[str, tuple[Lane | None, int]] = {}
+        self._lanes = self._make_lanes()
+        _LIMITERS.add(self)
+
+    def _make_lanes(self) -> dict[routes.Window, Lane]:
+        c = self._config
+        lanes = {
+            routes.Window.GENERAL: Lane("general", c, c.general_limit, c.general_window, c.reserved),
+            # No urgent call counts as history, so a reserve there would only be lost.
+            routes.Window.HISTORY: Lane("history", c, c.history_limit, c.history_window, 0),
+        }
+        for lane in lanes.values():
+            lane.now = self._clock.monotonic
+        return lanes
+
+    def acquire(
+        self,
+        endpoint: str,
+        *,
+        priority: int | None = None,
+        deadline: Deadline | float | None = None,
+        blocking: bool = True,
+    ) -> Permit:
+        """The permit for one call of *endpoint*, after as long a wait as it takes.
+
+        Args:
+            endpoint: the path, such as ``/api/Order/place``, in whatever case.
+            priority: 0 before 1 before 2; `None`: as the endpoint has it.
+            deadline: when the wait must be over; a number is an instant of the clock's `monotonic()`.
+            blocking: False refuses at once where a wait would be needed.
+
+        Raises:
+            RateLimitTimeout: the permit would come after the deadline; known at once where possible. Nothing is sent.
+            SessionClosed: the limiter is, or was meanwhile, closed.
+        """
+        lane, rank = self._known.get(endpoint) or self._look_up(endpoint)
+        if lane is None:
+            return FREE
+        if priority is not None:
+            rank = _checked(priority)
+        permit = lane.claim(rank)
+        if permit is None:
+            at = deadline.at if isinstance(deadline, Deadline) else FOREVER if deadline is None else deadline
+            permit = self._queue(lane, rank, endpoint, at if blocking else -FOREVER)
+        return permit
+
+    def try_acquire(self, endpoint: str, *, priority: int | None = None) -> Permit | None:
+        """A permit if there is one now, else `None`."""
+        lane, rank = self._known.get(endpoint) or self._look_up(endpoint)
+        return FREE if lane is None else lane.claim(rank if priority is None else _checked(priority))
+
+    def _look_up(self, endpoint: str) -> tuple[Lane | None, int]:
+        route = routes.route(endpoint)
+        found = (self._lanes.get(route.window), int(route.priority))
+        if len(self._known) < REMEMBERED:
+            self._known[endpoint] = found
+        return found
+
+    def _queue(self, lane: Lane, rank: int, endpoint: str, at: float) -> Permit:
+        with lane.lock:
+            waiter = lane.join(rank, endpoint, at)
+        try:
+            return self._wait(lane, waiter, endpoint, at)
+        except BaseException:
+            with lane.lock:
+                following = lane.desert(waiter)
+            if following is not None:
+                following.wake.set()
+            raise
+
+    def _wait(self, lane: Lane, waiter: Waiter, endpoint: str, at: float) -> Permit:
+        """The permit of *waiter*, which stands in line."""
+        while True:
+            with lane.lock:
+                delay, following = lane.attempt(waiter)
+                left = at - lane.now()
+                late = lane.too_late(endpoint, delay, left) if left <= 0 < delay else None
+            if following is not None:
+                following.wake.set()
+            if late is not None:
+                raise late
+            if delay <= 0:
+                permit: Permit = waiter.permit
+                return permit
+            delay = min(delay, left)
+            self._clock.wait(waiter.wake, None if delay == FOREVER else delay)
+            waiter.wake.clear()
+
+    def get_wait_time(self, endpoint: str) -> float:
+        """Seconds that a call of *endpoint* would wait at the least if it came now; 0.0 for none."""
+        lane, rank = self._known.get(endpoint) or self._look_up(endpoint)
+        if lane is None:
+            return 0.0
+        with lane.lock:
+            return lane.estimate(rank, lane.now())
+
+    def reset(self) -> None:
+        """Every window is empty but for the calls in flight, and nothing is learned. The figures stay."""
+        for lane in self._lanes.values():
+            with lane.lock:
+                lane.window.reset()
+                waiter = lane.line.head()
+            if waiter is not None:
+                waiter.wake.set()
+
+    def close(self) -> None:
+        """Nobody gets a permit any more, and whoever waits for one gets `SessionClosed`. May be called again."""
+        for lane in self._lanes.values():
+            with lane.lock:
+                lane.closed, lane.calm = True, False
+                waiting = lane.line.everybody()
+            for waiter in waiting:
+                waiter.wake.set()
+
+    def budget(self) -> Budgets:
+        """What is used, free and waited for right now, class by class."""
+        return Budgets([self._class_budget(lane) for lane in self._lanes.values()])
+
+    def _class_budget(self, lane: Lane) -> ClassBudget:
+        with lane.lock:
+            now = lane.now()
+            window, learned, tally = lane.window, lane.window.learned, lane.tally
+            window.review(now)
+            oldest = lane.line.oldest()
+            return ClassBudget(
+                name=lane.name,
+                limit=window.limit,
+                window=learned.nominal,
+                learned_limit=window.cap,
+                learned_window=window.span,
+                used=window.used(now),
+                waiting=lane.line.counts(),
+                next_free=lane.estimate(1, now),
+                worst_wait=max(tally.wait_worst, now - oldest if oldest is not None else 0.0),
+                gate=window.gate.value,
+                why=learned.why(),
+            )
+
+    def get_stats(self) -> dict[str, Any]:
+        """Figures since the start, by class; for monitoring."""
+        stats: dict[str, Any] = {}
+        for lane in self._lanes.values():
+            with lane.lock:
+                counts = {name: getattr(lane.tally, name) for name in lane.tally.__slots__}
+                stats[lane.name] = counts | {"in_flight": lane.window.flying, "waiting": len(lane.line)}
+        return stats
+
+    def _forked(self) -> None:
+        """In a child process: no waiters, no held locks; what the parent has in flight counts as complete later."""
+        parents, self._lanes, self._known = self._lanes, self._make_lanes(), {}
+        for kind, lane in self._lanes.items():
+            # The parent's permits, copied into this process, keep their lane; its lock must not stay held for ever.
+            parent = parents[kind]
+            parent.lock = threading.Lock()
+            lane.window, lane.closed, lane.calm = parent.window, parent.closed, not parent.closed
+            lane.window.orphan(lane.now() + lane.grace)
+
+    def __repr__(self) -> str:
+        return f"RateLimiter({self.budget()!r})"
+
+
+_LIMITERS: "weakref.WeakSet[RateLimiter]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for limiter in list(_LIMITERS):
+        limiter._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _checked(priority: int) -> int:
+    if priority not in (0, 1, 2):
+        raise InvalidRequest(f"priority is {priority!r}; expected 0 (urgent), 1 (normal) or 2 (bulk)")
+    return int(priority)

@@ -1,0 +1,220 @@
+"""The pure sliding window of one class: completion-stamped slots, a gate that freezes, and what was learned.
+
+A slot is busy from the grant until *completion* + span, because only that holds on the server's clock:
+arrival_new ≥ grant_new ≥ completion_old + span ≥ arrival_old + span, whatever the network does in between.
+"""
+
+import enum
+import math
+from bisect import insort
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+from topstep_sync.http.learning import FOREVER, Learned
+
+
+class Gate(enum.Enum):
+    """Whether calls of a class flow."""
+
+    FLOWING = "flowing"  # permits go out as the window allows
+    FROZEN = "frozen"  # the gateway refused a call: nobody goes before `until`
+    PROBING = "probing"  # one call tries alone, everybody else waits for its outcome
+
+
+class Notice(enum.Enum):
+    """What happens to a gate."""
+
+    PROBE = "probe"  # a call goes alone
+    ACCEPTED = "accepted"  # the gateway took it
+    REFUSED = "refused"  # the gateway answered 429
+    LOST = "lost"  # nobody will ever know: never sent, or no reply
+    RESET = "reset"
+
+
+GATES: Final[Mapping[tuple[Gate, Notice], Gate]] = {
+    (Gate.FLOWING, Notice.PROBE): Gate.PROBING,
+    (Gate.FLOWING, Notice.REFUSED): Gate.FROZEN,
+    (Gate.FLOWING, Notice.RESET): Gate.FLOWING,
+    (Gate.FROZEN, Notice.PROBE): Gate.PROBING,
+    (Gate.FROZEN, Notice.REFUSED): Gate.FROZEN,
+    (Gate.FROZEN, Notice.RESET): Gate.FLOWING,
+    (Gate.PROBING, Notice.ACCEPTED): Gate.FLOWING,
+    (Gate.PROBING, Notice.REFUSED): Gate.FROZEN,
+    (Gate.PROBING, Notice.LOST): Gate.FROZEN,
+    (Gate.PROBING, Notice.RESET): Gate.FLOWING,
+}
+"""A pair that is missing is a bug of the caller."""
+
+
+class Window:
+    """Slots of one class. Pure: takes `now`, returns decisions; its owner holds the lock.
+
+    `busy` are completion stamps within the span, ascending; `flying` counts calls without one yet.
+    """
+
+    __slots__ = (
+        "busy", "cap", "flying", "freed", "gate", "learned", "limit", "plain", "probe_age", "reserve", "reserved",
+        "review_at", "span", "thawed", "until",
+    )  # fmt: skip
+
+    def __init__(self, limit: int, window: float, *, margin: float = 0.0, reserved: int = 0) -> None:
+        self.limit = limit
+        self.reserved = reserved
+        self.learned = Learned(limit, window, margin)
+        self.busy: deque[float] = deque()
+        self.freed: deque[float] = deque(maxlen=limit)
+        """Stamps that have left the window, newest last: the evidence that a refusal is judged by."""
+        self.flying = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing is remembered but the calls that are in flight now."""
+        self.busy.clear()
+        self.freed.clear()
+        self.learned.forget()
+        self.gate = Gate.FLOWING
+        self.until = 0.0
+        self.thawed = -math.inf
+        """When the last freeze ended: refusals of calls granted before are old news."""
+        self.probe_age = FOREVER
+        self.review_at = FOREVER
+        self._settle()
+
+    def step(self, notice: Notice) -> None:
+        """The gate is what the table says."""
+        self.gate = GATES[self.gate, notice]
+        self._settle()
+
+    def _settle(self) -> None:
+        """The copies that `take` reads follow what was learned."""
+        self.span = self.learned.span
+        self.cap = self.learned.cap
+        self.reserve = min(self.reserved, self.cap - 1)
+        self.plain = self.gate is Gate.FLOWING and (self.learned.sure or not self.freed)
+
+    ######################################### granting #########################################
+
+    def take(self, now: float, urgent: bool) -> float:
+        """Seconds before the next permit for such a call; 0.0 means it was taken, infinity that only an event helps."""
+        if now >= self.review_at:
+            self.review(now)
+        busy = self.busy
+        if busy and busy[0] + self.span <= now:
+            self._expire(now)
+        room = self.cap - self.flying - len(busy)
+        if not urgent:
+            room -= self.reserve
+        if room > 0 and self.plain:
+            self.flying += 1
+            return 0.0
+        return self._careful(now, room)
+
+    def _careful(self, now: float, room: int) -> float:
+        if self.gate is Gate.PROBING:
+            return FOREVER
+        if self.gate is Gate.FROZEN and now < self.until:
+            return max(self.until - now, self._until_free(now, -room))
+        if room <= 0:
+            return self._until_free(now, -room)
+        age = self.age(now)
+        if self.gate is Gate.FROZEN or self.learned.doubtful(age):
+            self.probe_age = age
+            self.step(Notice.PROBE)
+        self.flying += 1
+        return 0.0
+
+    def _expire(self, now: float) -> None:
+        busy, freed, span = self.busy, self.freed, self.span
+        while busy and busy[0] + span <= now:
+            freed.append(busy.popleft())
+        self.plain = self.gate is Gate.FLOWING and self.learned.sure
+
+    def _until_free(self, now: float, lacking: int) -> float:
+        """Seconds until *lacking* + 1 busy slots are free; infinity if calls in flight must end first."""
+        if lacking < 0:
+            return 0.0
+        return self.busy[lacking] + self.span - now if lacking < len(self.busy) else FOREVER
+
+    def wait(self, now: float, ahead: int, urgent: bool) -> float:
+        """The least that a caller behind *ahead* others will wait, in seconds: nobody can be quicker."""
+        self._expire(now)
+        lacking = ahead + self.flying + len(self.busy) - self.cap + (0 if urgent else self.reserve)
+        frozen = self.until - now if self.gate is Gate.FROZEN else 0.0
+        if lacking < 0:
+            return max(0.0, frozen)
+        rounds, rest = divmod(lacking, self.cap)
+        first = self.busy[rest] - now if rest < len(self.busy) else 0.0  # a call in flight completes now at best
+        return max(frozen, first + self.span * (rounds + 1))
+
+    def age(self, now: float) -> float:
+        """Seconds since our *limit*-th newest call was complete; infinity when there were not so many."""
+        n = self.limit - self.flying
+        if n <= 0:
+            return 0.0
+        if n <= len(self.busy):
+            return now - self.busy[-n]
+        n -= len(self.busy)
+        return now - self.freed[-n] if n <= len(self.freed) else FOREVER
+
+    def used(self, now: float) -> int:
+        """Slots that are busy, calls in flight included."""
+        self._expire(now)
+        return self.flying + len(self.busy)
+
+    def review(self, now: float) -> None:
+        """The span and the cap have drifted to where they should be by *now*."""
+        self.review_at = self.learned.review(now)
+        self._settle()
+
+    ######################################### completion #########################################
+
+    def release(self, stamp: float, now: float, probe: bool) -> None:
+        """A call is complete, or will be at *stamp* at the latest: its slot is busy until *stamp* + span."""
+        self.flying -= 1
+        busy = self.busy
+        if busy and stamp < busy[-1]:
+            insort(busy, stamp)  # behind a call that was given up, whose stamp lies ahead
+        else:
+            busy.append(stamp)
+        if probe and self.gate is Gate.PROBING:
+            self._probed(now, Notice.ACCEPTED if stamp <= now else Notice.LOST)
+
+    def refund(self, now: float, probe: bool) -> None:
+        """A call was never sent: its slot is free."""
+        self.flying -= 1
+        if probe and self.gate is Gate.PROBING:
+            self._probed(now, Notice.LOST)
+
+    def refused(self, now: float, granted: float, probe: bool, hint: float | None) -> None:
+        """The gateway answered 429, and so does not count the call. The class is frozen, unless that is old news."""
+        self.flying -= 1
+        if not probe and granted < self.thawed:
+            return
+        pause = self.learned.refused(now, self.age(granted), self.flying + len(self.busy), hint)
+        self.review_at = now
+        if probe or self.gate is not Gate.PROBING:
+            self.until = max(self.until, now + pause)
+            self.step(Notice.REFUSED)
+        self._settle()
+        self._recall(now)
+
+    def _probed(self, now: float, notice: Notice) -> None:
+        if notice is Notice.ACCEPTED:
+            self.learned.accepted(now, self.probe_age)
+            self.thawed = now
+            self.review_at = now
+        self.step(notice)
+        self._recall(now)
+
+    def _recall(self, now: float) -> None:
+        """Slots that were free by a shorter span are busy again by the longer one."""
+        while self.freed and self.freed[-1] + self.span > now:
+            self.busy.appendleft(self.freed.pop())
+
+    def orphan(self, stamp: float) -> None:
+        """Calls in flight count as complete at *stamp*: their holder is gone."""
+        self.busy.extend([stamp] * self.flying)
+        self.flying = 0
+        if self.gate is Gate.PROBING:
+            self.step(Notice.LOST)

@@ -46,19 +46,33 @@ def setting(default: Any, check: Callable[[Any], str | None] | None = None) -> A
     return field(default=default, metadata={"check": check})
 
 
+def checked_url(url: str, name: str) -> str:
+    """*url* without a trailing slash, if it is https (or http to this machine) and carries nothing else.
+
+    Raises:
+        ConfigError: what is wrong with it, and what was expected.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{name} is not a URL ({error}); expected something like {BASE_URL}") from None
+    if parts.scheme not in ("http", "https") or not host or not host.isascii() or " " in url or "\\" in url:
+        raise ConfigError(f"{name} is not an http(s) URL; expected something like {BASE_URL}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(f"{name} must not carry credentials, a query or a fragment")
+    if parts.scheme == "http" and host not in LOOPBACK:
+        raise ConfigError(f"{name} is plain http to {host}; tokens travel over https only, except to 127.0.0.1")
+    return url.rstrip("/")
+
+
 class Part:
     """What every part of the configuration can do."""
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, entry.name)
-            hint = _hints(type(self))[entry.name]
-            value = _fit(value, hint, f"{type(self).__name__}.{entry.name}")
-            object.__setattr__(self, entry.name, value)
-            check = entry.metadata.get("check")
-            expected = check(value) if check and value is not None else None
-            if expected:
-                raise ConfigError(f"{type(self).__name__}.{entry.name} is {value!r}; expected {expected}")
+            name = f"{type(self).__name__}.{entry.name}"
+            object.__setattr__(self, entry.name, _checked(type(self), entry.name, getattr(self, entry.name), name))
 
     @classmethod
     def of(cls, value: "Mapping[str, Any] | Part | None") -> Self:
@@ -234,15 +248,18 @@ class OrderConfig(Part):
 
 @dataclass(frozen=True)
 class Config(Part):
-    """Everything, in one place. Plain http and ws are accepted for loopback addresses only."""
+    """Everything, in one place. URLs are https; plain http is accepted for addresses of this machine only."""
 
     user_name: str | None = None
     """Platform login (not the e-mail address)."""
     api_key: Secret | None = None
     """Key from TopstepX, Settings, API."""
-    base_url: str = BASE_URL
-    user_hub_url: str = USER_HUB_URL
-    market_hub_url: str = MARKET_HUB_URL
+    base_url: str = field(default=BASE_URL, metadata={"fit": checked_url})
+    """Where the REST operations are."""
+    user_hub_url: str = field(default=USER_HUB_URL, metadata={"fit": checked_url})
+    """Hub of accounts, orders, positions and trades; https, as the documentation writes it."""
+    market_hub_url: str = field(default=MARKET_HUB_URL, metadata={"fit": checked_url})
+    """Hub of quotes, trades and depth."""
     http: HttpConfig = field(default_factory=HttpConfig)
     rate: RateConfig = field(default_factory=RateConfig)
     token: TokenConfig = field(default_factory=TokenConfig)
@@ -250,11 +267,6 @@ class Config(Part):
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     orders: OrderConfig = field(default_factory=OrderConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("base_url", "user_hub_url", "market_hub_url"):
-            object.__setattr__(self, name, checked_url(getattr(self, name), f"Config.{name}"))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **changes: Any) -> Self:
@@ -268,37 +280,15 @@ class Config(Part):
         """
         environ = os.environ if environ is None else environ
         found: dict[str, Any] = {}
-        for variable, path in _variables(cls).items():
+        for variable, (*part, name) in _variables(cls).items():
             if variable in environ:
-                *part, name = path
-                target = found.setdefault(part[0], {}) if part else found
-                target[name] = environ[variable]
+                owner, target = (_hints(cls)[part[0]], found.setdefault(part[0], {})) if part else (cls, found)
+                target[name] = _checked(owner, name, environ[variable], variable)
         _refuse_unknown(cls, environ)
-        parts = {entry.name: _hints(cls)[entry.name] for entry in dataclasses.fields(cls)}
-        for name, values in found.items():
-            if isinstance(values, dict):
-                found[name] = parts[name].of(values)
-        return cls.of({**found, **changes})
-
-
-def checked_url(url: str, name: str) -> str:
-    """*url* without a trailing slash, if it is https (or http to this machine) and carries nothing else.
-
-    Raises:
-        ConfigError: what is wrong with it, and what was expected.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"{name} is not a URL ({error}); expected something like {BASE_URL}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"{name} is not an http(s) URL; expected something like {BASE_URL}")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(f"{name} must not carry credentials, a query or a fragment")
-    if parts.scheme == "http" and host not in LOOPBACK:
-        raise ConfigError(f"{name} is plain http to {host}; tokens travel over https only, except to 127.0.0.1")
-    return url.rstrip("/")
+        for name, value in changes.items():
+            whole = not (isinstance(value, Mapping) and isinstance(found.get(name), dict))
+            found[name] = value if whole else {**found[name], **value}
+        return cls.of(found)
 
 
 _HINTS: dict[type, dict[str, Any]] = {}
@@ -308,6 +298,19 @@ def _hints(cls: type) -> dict[str, Any]:
     if cls not in _HINTS:
         _HINTS[cls] = typing.get_type_hints(cls)
     return _HINTS[cls]
+
+
+def _checked(cls: type, field_name: str, value: Any, name: str) -> Any:
+    """*value* as the field of *cls* asks for; *name* is what an error calls it."""
+    value = _fit(value, _hints(cls)[field_name], name)
+    extra = cls.__dataclass_fields__[field_name].metadata  # type: ignore[attr-defined]
+    if "fit" in extra:
+        value = extra["fit"](value, name)
+    check = extra.get("check")
+    expected = check(value) if check and value is not None else None
+    if expected:
+        raise ConfigError(f"{name} is {value!r}; expected {expected}")
+    return value
 
 
 def _fit(value: Any, hint: Any, name: str) -> Any:
@@ -323,10 +326,9 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
         return value
     if origin is tuple:
         values = value.split(",") if isinstance(value, str) else value
-        try:
-            return tuple(_fit(v, arguments[0], name) for v in values)
-        except TypeError:
-            raise ConfigError(f"{name} is {value!r}; expected a list of numbers") from None
+        if not isinstance(values, (list, tuple)):
+            raise ConfigError(f"{name} is {value!r}; expected a list of numbers")
+        return tuple(_fit(v, arguments[0], name) for v in values)
     if isinstance(hint, type) and issubclass(hint, Part):
         return hint.of(value)
     return _fit_scalar(value, hint, name)
@@ -339,12 +341,13 @@ def _fit_scalar(value: Any, hint: Any, name: str) -> Any:
         if isinstance(value, bool):
             return value
     elif hint in (int, float):
-        if not isinstance(value, bool):
+        if not isinstance(value, (bool, bytes)):
             try:
                 number = hint(value)
+                exact = math.isfinite(number) and (hint is float or not isinstance(value, float) or value == number)
             except (TypeError, ValueError, OverflowError):
-                number = math.nan
-            if math.isfinite(number) and not (hint is int and isinstance(value, float) and value != number):
+                exact = False
+            if exact:
                 return number
     elif isinstance(value, (str, Path)):
         text = str(value)

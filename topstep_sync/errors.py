@@ -13,7 +13,7 @@
     │   │   ├── AuthQueueFull                        too many callers wait for a token
     │   │   ├── AuthUnavailable                      no token, and the next attempt is too far off
     │   │   ├── DeadlineExceeded (Timeout)           the total timeout passed before sending
-    │   │   ├── BodyNotRewindable                    a second attempt would send half a body
+    │   │   ├── BodyNotRewindable (UnrewindableBodyError)   a second attempt would send half a body
     │   │   ├── RiskRefused                          the daily guard forbids new risk
     │   │   ├── MissingCredentials (ConfigError)     nobody said who is calling
     │   │   └── SessionClosed                        the session is closed
@@ -99,7 +99,7 @@ class TopstepError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Requests and responses carry the bearer; an error that travels to another process leaves them behind.
-        facts = {k: v for k, v in self.__dict__.items() if k not in ("request", "response", "__notes__")}
+        facts = {k: v for k, v in self.__dict__.items() if k not in ("request", "response")}
         return _rebuild, (type(self), self.args, facts)
 
 

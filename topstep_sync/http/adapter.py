@@ -9,6 +9,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -100,6 +101,7 @@ class ResilientAdapter(Transport):
         config: base URL, timeouts, and the settings of retries and breakers.
         tokens: where bearers come from.
         limiter: who says when a call may go out.
+        can_login: whether there are credentials, for the message when there is no token.
         clock: where it gets its time from.
         closed: set when the session closes; ends every wait.
     """
@@ -110,13 +112,14 @@ class ResilientAdapter(Transport):
         *,
         tokens: Tokens,
         limiter: Limiter,
+        can_login: Callable[[], bool] = lambda: True,
         clock: Clock = SYSTEM_CLOCK,
         closed: threading.Event | None = None,
     ) -> None:
         super().__init__(config.http)
         self._config = config
         self._limiter = limiter
-        self._signer = Signer(tokens)
+        self._signer = Signer(tokens, can_login)
         self._clock = clock
         self._closed = closed or threading.Event()
         self.handler = ErrorHandler(config.retry, clock=clock)
@@ -151,6 +154,8 @@ class ResilientAdapter(Transport):
                 self._recover(trip, error)
                 continue
             if not self._again(trip, response):
+                if trip.count > 1 and isinstance(response, Reply):
+                    response.attempts = trip.count
                 return response
 
     ############################################### one attempt ###############################################

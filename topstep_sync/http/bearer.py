@@ -6,13 +6,13 @@ alone.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from topstep_sync.clock import Deadline
-from topstep_sync.errors import TopstepError
+from topstep_sync.errors import AuthenticationError, MissingCredentials, TopstepError
 from topstep_sync.http.routes import Safety, route
 from topstep_sync.models import Token
 
@@ -20,6 +20,11 @@ log = logging.getLogger("topstep_sync.http")
 
 KNOWN_TOKENS: Final = 16
 """Tokens of this session that are recognised in a caller's own header; there is one a day."""
+
+MISSING: Final = (
+    "no credentials: set TOPSTEP_USERNAME and TOPSTEP_API_KEY, or give user_name= and api_key= to Session; "
+    "the user name is the platform login, the key is made in TopstepX under Settings, API"
+)
 
 # Replies that carry a token, and the field it is in.
 _CARRIERS: Final[Mapping[str, str]] = {"/api/auth/loginkey": "token", "/api/auth/validate": "newToken"}
@@ -34,10 +39,16 @@ class Tokens(Protocol):
 
 
 class Signer:
-    """Stamps bearers, and learns of the ones that pass by. Thread-safe."""
+    """Stamps bearers, and learns of the ones that pass by. Thread-safe.
 
-    def __init__(self, tokens: Tokens) -> None:
+    Args:
+        tokens: where they come from.
+        can_login: whether there is anything to log in with.
+    """
+
+    def __init__(self, tokens: Tokens, can_login: Callable[[], bool] = lambda: True) -> None:
         self._tokens = tokens
+        self._can_login = can_login
         self._known: dict[str, None] = {}  # bearers of this session, oldest first; replaced, never changed
 
     def is_ours(self, path: str, headers: Mapping[str, Any]) -> bool:
@@ -54,9 +65,15 @@ class Signer:
         """The headers carry the current token, which is returned. Waits for one where there is none.
 
         Raises:
+            MissingCredentials: nobody has logged in, and there is nothing to log in with.
             RequestError: there is no token, and none will come before the deadline.
         """
-        token = self._tokens.token(deadline)
+        try:
+            token = self._tokens.token(deadline)
+        except AuthenticationError:
+            if self._can_login():
+                raise
+            raise MissingCredentials(MISSING) from None
         self.stamp(headers, token)
         return token
 

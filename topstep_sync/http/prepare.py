@@ -7,6 +7,7 @@ by requests itself, and kept as a template; what a reply may be asked for is mad
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -70,13 +71,22 @@ class Prepared(requests.PreparedRequest):
     decoder: "msgspec.json.Decoder[Any] | None" = None
     """Set by typed calls: the reply is decoded within the attempt, so that garbage can be fetched again."""
 
-    def __init__(self) -> None:
-        self._cookies = None
-        self._body_position = None
+    @classmethod
+    def of(cls, plain: requests.PreparedRequest, base: str) -> "Prepared":
+        """*plain*, with its place at the gateway *base*."""
+        made = cls()
+        made.__dict__.update(plain.__dict__)
+        made.path = path_of(made.url or "", base)
+        made.target = plain.path_url
+        made.route = route(made.path)
+        return made
 
 
 class Reply(requests.Response):
     """A `requests.Response` whose headers, cookies and encoding are made when somebody asks for them."""
+
+    attempts: int = 1
+    """How many times the request left this process."""
 
     decoded: Any = None
     """What the decoder of a typed call made of the body."""
@@ -168,9 +178,23 @@ class Templates:
         self._known: dict[tuple[str, str], tuple[int, Prepared]] = {}
 
     def make(
-        self, session: requests.Session, method: str, url: str, headers: Mapping[str, Any] | None, body: bytes | None
+        self,
+        session: requests.Session,
+        method: str,
+        url: str,
+        headers: Mapping[str, Any] | None,
+        body: bytes | None,
+        *,
+        typed: bool = True,
     ) -> Prepared | None:
-        """A request ready to send, or None where requests must prepare it itself."""
+        """A request ready to send, or None where requests must prepare it itself.
+
+        Args:
+            session: for its headers and hooks.
+            headers: the call's own; they win.
+            body: as it goes out.
+            typed: whether it is JSON, which the headers then say.
+        """
         own = session.headers
         if type(own) is not Headers:
             return None
@@ -181,10 +205,11 @@ class Templates:
         made = Prepared.__new__(Prepared)
         made.__dict__.update(model.__dict__)
         made.headers = model.headers.copy()
+        made.hooks = session.hooks
         if headers and not _merge(made.headers, headers.items()):
             return None
         if body is not None:
-            if "Content-Type" not in made.headers:
+            if typed and "Content-Type" not in made.headers:
                 made.headers["Content-Type"] = "application/json"
             made.body = body
             made.headers["Content-Length"] = str(len(body))
@@ -194,15 +219,9 @@ class Templates:
 
     def _remember(self, session: requests.Session, method: str, url: str, version: int) -> tuple[int, Prepared]:
         """The template of *url*, as requests prepares it (without cookies and hooks, which change by themselves)."""
-        bare = requests.Request(method, url, auth=unsigned)
-        plain = session.prepare_request(bare)
-        made = Prepared()
-        made.method, made.url, made.body = plain.method, plain.url, None
-        made.headers = Headers({k: v for k, v in plain.headers.items() if k not in ("Content-Length", "Cookie")})
-        made.hooks = plain.hooks
-        made.path = path_of(made.url or "", self._base)
-        made.target = plain.path_url
-        made.route = route(made.path)
+        made = Prepared.of(session.prepare_request(requests.Request(method, url, auth=unsigned)), self._base)
+        made._cookies = None  # type: ignore[attr-defined]
+        made.headers = Headers({k: v for k, v in made.headers.items() if k not in ("Content-Length", "Cookie")})
         if len(self._known) >= TEMPLATES:
             self._known.clear()
         known = self._known[method, url] = (version, made)
@@ -224,7 +243,8 @@ def _merge(target: CaseInsensitiveDict[Any], extra: Iterable[tuple[str, Any]]) -
 
 def path_of(url: str, base: str) -> str:
     """The gateway's path in *url*, without base URL, query and fragment."""
-    return url[len(base) :].partition("#")[0].partition("?")[0]
+    path = urlsplit(url).path
+    return path.removeprefix(urlsplit(base).path)
 
 
 def unsigned(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from topstep_sync.clock import Clock
 from topstep_sync.config import RateConfig
 from topstep_sync.errors import RateLimitTimeout, SessionClosed
 from topstep_sync.http.line import Line, Waiter
@@ -20,59 +21,70 @@ class Permit:
     As a context manager: leaving the block is `done`, leaving it by an exception `gave_up`, unless something was said.
     """
 
-    __slots__ = ("_lane", "granted", "open", "probe", "waited")
+    __slots__ = ("_lane", "granted")
 
-    def __init__(self, lane: "Lane | None", granted: float, probe: bool) -> None:
-        self._lane = lane
+    probe = False
+    """Goes alone: everybody else waits for what becomes of it."""
+    waited = 0.0
+    """Seconds that the caller waited for it."""
+
+    def __init__(self, lane: "Lane | None", granted: float) -> None:
+        self._lane = lane  # guarded by the lane's lock; None once something was said
         self.granted = granted
         """Instant of the grant, in seconds of the limiter's clock."""
-        self.probe = probe
-        """Goes alone: everybody else waits for what becomes of it."""
-        self.open = lane is not None
-        """Nothing has been said yet."""
-        self.waited = 0.0
-        """Seconds that the caller waited for it."""
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing has been said yet."""
+        return self._lane is not None
 
     def done(self) -> None:
         """The reply is complete: the slot is busy for one window from now."""
         lane = self._lane
         if lane is None:
             return
-        with lane.lock:
-            if not self.open:
+        lock = lane.lock
+        lock.acquire()  # by hand: `with` takes twice as long, and this is half of what a permit costs
+        try:
+            if self._lane is None:
                 return
-            self.open = False
-            now = lane.now()
-            lane.window.release(now, now, self.probe)
+            self._lane = None
             if lane.calm:
+                lane.busy.append(lane.now())
                 return
-            waiter = lane.stirred(self.probe)
+            waiter = lane.finished(self)
+        finally:
+            lock.release()
         if waiter is not None:
             waiter.wake.set()
 
     def refund(self) -> None:
         """Provably nothing was sent: the slot is free at once."""
-        self._close(Lane.refunded)
+        self._say(Lane.refunded)
 
     def gave_up(self) -> None:
         """No reply came. The gateway may still count the call for the time of grace, and a window from then."""
-        self._close(Lane.gave_up)
+        self._say(Lane.gave_up)
 
     def throttled(self, retry_after: float | None = None) -> None:
         """The gateway answered 429: its class rests, then one call tries alone. *retry_after* is in seconds."""
-        self._close(lambda lane, permit: lane.throttled(permit, retry_after))
+        self._say(lambda lane, permit: lane.throttled(permit, retry_after))
 
-    def _close(self, act: "Callable[[Lane, Permit], Waiter | None]") -> None:
+    def _say(self, what: "Callable[[Lane, Permit], Waiter | None]") -> None:
         lane = self._lane
         if lane is None:
             return
         with lane.lock:
-            if not self.open:
+            if self._lane is None:
                 return
-            self.open = False
-            waiter = act(lane, self)
+            self._lane = None
+            waiter = what(lane, self)
         if waiter is not None:
             waiter.wake.set()
+
+    def forget(self) -> None:
+        """Nothing can be said any more; its lane's lock is held."""
+        self._lane = None
 
     def __enter__(self) -> Self:
         return self
@@ -84,15 +96,25 @@ class Permit:
             self.gave_up()
 
     def __repr__(self) -> str:
-        name = "free" if self._lane is None else self._lane.name
-        return f"Permit({name!r}{', probe=True' if self.probe else ''}{', open=True' if self.open else ''})"
+        lane = self._lane
+        return f"{type(self).__name__}({lane.name if lane else 'closed'})"
+
+
+class LatePermit(Permit):
+    """A permit that was waited for, or that goes alone; apart, so that the usual one is made quickly."""
+
+    __slots__ = ("probe", "waited")
+
+    def __init__(self, lane: "Lane", granted: float, *, probe: bool, waited: float = 0.0) -> None:
+        super().__init__(lane, granted)
+        self.probe = probe
+        self.waited = waited
 
 
 @dataclass(slots=True)
 class Tally:
     """What happened to one class so far."""
 
-    granted: int = 0
     waited: int = 0
     """Callers that had to wait."""
     wait_total: float = 0.0
@@ -109,47 +131,70 @@ class Lane:
     """A class of calls. Every method but `claim` wants the lock held, takes the time itself, and wakes nobody:
     it returns the waiter to wake, which the caller does after unlocking."""
 
-    def __init__(self, name: str, config: RateConfig, limit: int, window: float, reserved: int) -> None:
+    def __init__(self, name: str, config: RateConfig, limit: int, window: float, reserved: int, clock: Clock) -> None:
         self.name = name
+        self.now = clock.monotonic
         self.lock = threading.Lock()  # guards everything here, and the permits and waiters of this class
-        self.window = Window(limit, window, margin=config.margin, reserved=reserved)
+        self.adopt(Window(limit, window, margin=config.margin, reserved=reserved))
         self.line = Line(config.ageing)
         self.pacing = Pacing(config.burst, limit / window) if config.burst is not None else None
         self.tally = Tally()
         self.grace = config.grace
         self.depth = config.max_queue_depth
         self.closed = False
-        self.calm = True
-        """Nobody waits and nothing is closed: the short way may be taken."""
-        self.now: Callable[[], float]
+        self.settle()
+
+    def adopt(self, window: Window) -> None:
+        """*window* is where the slots are."""
+        self.window = window
+        self.busy = window.busy
+
+    def settle(self) -> None:
+        """`calm` says what holds."""
+        self.calm = not (self.closed or len(self.line) or self.window.gate is not Gate.FLOWING)
+        """Nobody waits or probes, and the lane is open: a completion is nothing but a stamp."""
 
     ############################################ granting ############################################
 
     def claim(self, rank: int) -> Permit | None:
         """A permit, if this call is next and a slot is free; takes the lock itself."""
-        with self.lock:
+        lock = self.lock
+        lock.acquire()
+        try:
             now = self.now()
-            if not self.calm:
-                self._check_open()
-                if not self.line.passes(rank, now):
-                    return None
-            return self._grant(rank, now) if self._wait(rank, now) <= 0.0 else None
+            window = self.window
+            if self.calm and now < window.quiet_until and window.taken < (window.ceiling if rank else window.cap):
+                window.taken += 1
+                return Permit(self, now)
+            return self._claim(rank, now)
+        finally:
+            lock.release()
+
+    def _claim(self, rank: int, now: float) -> Permit | None:
+        if not self.calm:
+            self._check_open()
+            if not self.line.passes(rank, now):
+                return None
+        return self._grant(now) if self._wait(rank, now) <= 0.0 else None
 
     def _wait(self, rank: int, now: float) -> float:
         """Seconds before the next permit; 0.0 means that a slot was taken."""
-        if self.pacing is None or rank == 0:
+        if self.pacing is None:
             return self.window.take(now, rank == 0)
-        delay = self.pacing.wait(now)
-        if delay > 0.0:
-            return delay
-        delay = self.window.take(now, False)
+        delay = self.pacing.wait(now) if rank else 0.0
         if delay <= 0.0:
-            self.pacing.spend(now)
+            delay = self.window.take(now, rank == 0)
+            # The bucket must see every call, so there is no short way past it.
+            self.window.quiet_until = -math.inf
+            if delay <= 0.0 and rank:
+                self.pacing.spend(now)
         return delay
 
-    def _grant(self, rank: int, now: float) -> Permit:
-        self.tally.granted += 1
-        return Permit(self, now, self.window.gate is Gate.PROBING)
+    def _grant(self, now: float, waited: float = 0.0) -> Permit:
+        probe = self.window.gate is Gate.PROBING
+        if probe:
+            self.calm = False
+        return LatePermit(self, now, probe=probe, waited=waited) if probe or waited else Permit(self, now)
 
     def join(self, rank: int, endpoint: str, at: float) -> Waiter:
         """A new waiter stands in line.
@@ -186,8 +231,8 @@ class Lane:
         if delay > 0.0:
             waiter.untimed = delay == math.inf
             return delay, None
-        waiter.permit = self._grant(waiter.rank, now)
-        waiter.permit.waited = waited = now - waiter.since
+        waited = now - waiter.since
+        waiter.permit = self._grant(now, waited)
         self.tally.waited += 1
         self.tally.wait_total += waited
         self.tally.wait_worst = max(self.tally.wait_worst, waited)
@@ -197,16 +242,16 @@ class Lane:
         """*waiter* stands in line no more; returned is who is next, if that changed."""
         was_head = self.line.head() is waiter
         self.line.leave(waiter)
-        self.calm = not len(self.line) and not self.closed
+        self.settle()
         return self.line.head() if was_head else None
 
     def desert(self, waiter: Waiter) -> Waiter | None:
         """*waiter* goes away with nothing: what it may have got already is given back."""
         permit, waiter.permit = waiter.permit, None
-        if permit is not None and permit.open:
-            permit.open = False
-            return self.refunded(permit)
-        return self.leave(waiter)
+        if permit is None or not permit.open:
+            return self.leave(waiter)
+        permit.forget()
+        return self.refunded(permit)
 
     def too_late(self, endpoint: str, needed: float, left: float) -> RateLimitTimeout:
         """The refusal of a caller that has *left* seconds where *needed* are needed; counted."""
@@ -232,26 +277,37 @@ class Lane:
 
     ########################################### completion ###########################################
 
-    def stirred(self, changed: bool) -> Waiter | None:
+    def _stirred(self, changed: bool) -> Waiter | None:
         """Who must look again, now that a call has ended; *changed*: not only the time of the next slot is new."""
+        self.settle()
         head = self.line.head()
         return head if head is not None and (changed or head.untimed) else None
+
+    def finished(self, permit: Permit) -> Waiter | None:
+        """The reply to the call of *permit* is complete."""
+        self.window.release(self.now(), permit.probe)
+        return self._stirred(permit.probe)
 
     def refunded(self, permit: Permit) -> Waiter | None:
         """Nothing was sent under *permit*."""
         self.tally.refunded += 1
         self.window.refund(self.now(), permit.probe)
-        return self.stirred(True)
+        return self._stirred(True)
 
     def gave_up(self, permit: Permit) -> Waiter | None:
         """Nobody knows whether the gateway counts the call of *permit*."""
         self.tally.gave_up += 1
         now = self.now()
-        self.window.release(now + self.grace, now, permit.probe)
-        return self.stirred(permit.probe)
+        self.window.abandon(now + self.grace, now, permit.probe)
+        return self._stirred(permit.probe)
 
     def throttled(self, permit: Permit, retry_after: float | None) -> Waiter | None:
         """The gateway refused the call of *permit*."""
         self.tally.throttled += 1
         self.window.refused(self.now(), permit.granted, permit.probe, retry_after)
-        return self.stirred(True)
+        return self._stirred(True)
+
+    @property
+    def granted(self) -> int:
+        """Permits given out so far: each is taken, has come free, or was given back."""
+        return self.window.taken + self.window.expired + self.tally.refunded + self.tally.throttled

@@ -20,7 +20,7 @@ from topstep_sync.http.line import Waiter
 REMEMBERED: Final = 1024
 """Spellings of paths whose class is remembered; more than the gateway has, less than a caller's bug can make."""
 
-FREE: Final = Permit(None, 0.0, False)
+FREE: Final = Permit(None, 0.0)
 """The permit of a call that the gateway does not count."""
 
 
@@ -42,14 +42,11 @@ class RateLimiter:
 
     def _make_lanes(self) -> dict[routes.Window, Lane]:
         c = self._config
-        lanes = {
-            routes.Window.GENERAL: Lane("general", c, c.general_limit, c.general_window, c.reserved),
+        return {
+            routes.Window.GENERAL: Lane("general", c, c.general_limit, c.general_window, c.reserved, self._clock),
             # No urgent call counts as history, so a reserve there would only be lost.
-            routes.Window.HISTORY: Lane("history", c, c.history_limit, c.history_window, 0),
+            routes.Window.HISTORY: Lane("history", c, c.history_limit, c.history_window, 0, self._clock),
         }
-        for lane in lanes.values():
-            lane.now = self._clock.monotonic
-        return lanes
 
     def acquire(
         self,
@@ -137,6 +134,7 @@ class RateLimiter:
         for lane in self._lanes.values():
             with lane.lock:
                 lane.window.reset()
+                lane.settle()
                 waiter = lane.line.head()
             if waiter is not None:
                 waiter.wake.set()
@@ -145,7 +143,8 @@ class RateLimiter:
         """Nobody gets a permit any more, and whoever waits for one gets `SessionClosed`. May be called again."""
         for lane in self._lanes.values():
             with lane.lock:
-                lane.closed, lane.calm = True, False
+                lane.closed = True
+                lane.settle()
                 waiting = lane.line.everybody()
             for waiter in waiting:
                 waiter.wake.set()
@@ -180,7 +179,11 @@ class RateLimiter:
         for lane in self._lanes.values():
             with lane.lock:
                 counts = {name: getattr(lane.tally, name) for name in lane.tally.__slots__}
-                stats[lane.name] = counts | {"in_flight": lane.window.flying, "waiting": len(lane.line)}
+                stats[lane.name] = counts | {
+                    "granted": lane.granted,
+                    "in_flight": lane.window.flying,
+                    "waiting": len(lane.line),
+                }
         return stats
 
     def _forked(self) -> None:
@@ -190,8 +193,10 @@ class RateLimiter:
             # The parent's permits, copied into this process, keep their lane; its lock must not stay held for ever.
             parent = parents[kind]
             parent.lock = threading.Lock()
-            lane.window, lane.closed, lane.calm = parent.window, parent.closed, not parent.closed
+            lane.adopt(parent.window)
             lane.window.orphan(lane.now() + lane.grace)
+            lane.closed = parent.closed
+            lane.settle()
 
     def __repr__(self) -> str:
         return f"RateLimiter({self.budget()!r})"

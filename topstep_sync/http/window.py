@@ -50,12 +50,14 @@ GATES: Final[Mapping[tuple[Gate, Notice], Gate]] = {
 class Window:
     """Slots of one class. Pure: takes `now`, returns decisions; its owner holds the lock.
 
-    `busy` are completion stamps within the span, ascending; `flying` counts calls without one yet.
+    A slot is taken from the grant until its call is complete plus one span. Calls in flight have no stamp yet, those
+    that were given up have one that lies ahead. Until `quiet_until` a grant is nothing but ``taken += 1`` below the
+    ceiling, and a completion nothing but ``busy.append(now)``: what an owner in a hurry may do by itself.
     """
 
     __slots__ = (
-        "busy", "cap", "flying", "freed", "gate", "learned", "limit", "plain", "probe_age", "reserve", "reserved",
-        "review_at", "span", "thawed", "until",
+        "ahead", "busy", "cap", "ceiling", "expired", "freed", "gate", "learned", "limit", "plain", "probe_age",
+        "quiet_until", "reserved", "review_at", "span", "taken", "thawed", "until",
     )  # fmt: skip
 
     def __init__(self, limit: int, window: float, *, margin: float = 0.0, reserved: int = 0) -> None:
@@ -63,14 +65,24 @@ class Window:
         self.reserved = reserved
         self.learned = Learned(limit, window, margin)
         self.busy: deque[float] = deque()
+        """Completion stamps within the span, ascending."""
+        self.ahead: list[float] = []
+        """Stamps that lie in the future, ascending: calls that were given up."""
         self.freed: deque[float] = deque(maxlen=limit)
         """Stamps that have left the window, newest last: the evidence that a refusal is judged by."""
-        self.flying = 0
+        self.taken = 0
+        """Slots that are not free: in flight, busy or ahead."""
+        self.expired = 0
+        """Slots that have come free in all this time."""
         self.reset()
 
     def reset(self) -> None:
         """Nothing is remembered but the calls that are in flight now."""
+        done = len(self.busy) + len(self.ahead)
+        self.taken -= done
+        self.expired += done
         self.busy.clear()
+        self.ahead.clear()
         self.freed.clear()
         self.learned.forget()
         self.gate = Gate.FLOWING
@@ -81,6 +93,11 @@ class Window:
         self.review_at = FOREVER
         self._settle()
 
+    @property
+    def flying(self) -> int:
+        """Calls in flight."""
+        return self.taken - len(self.busy) - len(self.ahead)
+
     def step(self, notice: Notice) -> None:
         """The gate is what the table says."""
         self.gate = GATES[self.gate, notice]
@@ -90,25 +107,25 @@ class Window:
         """The copies that `take` reads follow what was learned."""
         self.span = self.learned.span
         self.cap = self.learned.cap
-        self.reserve = min(self.reserved, self.cap - 1)
+        self.ceiling = self.cap - min(self.reserved, self.cap - 1)
         self.plain = self.gate is Gate.FLOWING and (self.learned.sure or not self.freed)
+        self.quiet_until = -math.inf
 
     ######################################### granting #########################################
 
     def take(self, now: float, urgent: bool) -> float:
         """Seconds before the next permit for such a call; 0.0 means it was taken, infinity that only an event helps."""
-        if now >= self.review_at:
-            self.review(now)
-        busy = self.busy
-        if busy and busy[0] + self.span <= now:
-            self._expire(now)
-        room = self.cap - self.flying - len(busy)
-        if not urgent:
-            room -= self.reserve
-        if room > 0 and self.plain:
-            self.flying += 1
-            return 0.0
-        return self._careful(now, room)
+        self._sweep(now)
+        room = (self.cap if urgent else self.ceiling) - self.taken
+        if not self.plain:
+            return self._careful(now, room)
+        if room <= 0:
+            return self._until_free(now, -room)
+        self.taken += 1
+        # A call that completes later is stamped later, so nothing comes free before one span from now but the oldest.
+        oldest = self.busy[0] if self.busy else now
+        self.quiet_until = min(self.review_at, oldest + self.span, self.ahead[0] if self.ahead else FOREVER)
+        return 0.0
 
     def _careful(self, now: float, room: int) -> float:
         if self.gate is Gate.PROBING:
@@ -121,35 +138,48 @@ class Window:
         if self.gate is Gate.FROZEN or self.learned.doubtful(age):
             self.probe_age = age
             self.step(Notice.PROBE)
-        self.flying += 1
+        self.taken += 1
         return 0.0
 
-    def _expire(self, now: float) -> None:
-        busy, freed, span = self.busy, self.freed, self.span
+    def _sweep(self, now: float) -> None:
+        """What was due by *now* has happened: reviews, given-up calls, slots that come free."""
+        if now >= self.review_at:
+            self.review(now)
+        while self.ahead and self.ahead[0] <= now:
+            insort(self.busy, self.ahead.pop(0))
+        busy, span = self.busy, self.span
+        if not busy or busy[0] + span > now:
+            return
+        before = len(busy)
         while busy and busy[0] + span <= now:
-            freed.append(busy.popleft())
+            self.freed.append(busy.popleft())
+        self.taken -= before - len(busy)
+        self.expired += before - len(busy)
         self.plain = self.gate is Gate.FLOWING and self.learned.sure
 
     def _until_free(self, now: float, lacking: int) -> float:
         """Seconds until *lacking* + 1 busy slots are free; infinity if calls in flight must end first."""
         if lacking < 0:
             return 0.0
-        return self.busy[lacking] + self.span - now if lacking < len(self.busy) else FOREVER
+        if lacking < len(self.busy):
+            return self.busy[lacking] + self.span - now
+        lacking -= len(self.busy)
+        return self.ahead[lacking] + self.span - now if lacking < len(self.ahead) else FOREVER
 
     def wait(self, now: float, ahead: int, urgent: bool) -> float:
         """The least that a caller behind *ahead* others will wait, in seconds: nobody can be quicker."""
-        self._expire(now)
-        lacking = ahead + self.flying + len(self.busy) - self.cap + (0 if urgent else self.reserve)
+        self._sweep(now)
         frozen = self.until - now if self.gate is Gate.FROZEN else 0.0
+        lacking = ahead + self.taken - (self.cap if urgent else self.ceiling)
         if lacking < 0:
             return max(0.0, frozen)
         rounds, rest = divmod(lacking, self.cap)
-        first = self.busy[rest] - now if rest < len(self.busy) else 0.0  # a call in flight completes now at best
-        return max(frozen, first + self.span * (rounds + 1))
+        first = min(self._until_free(now, rest), self.span)  # a call in flight completes now at best
+        return max(frozen, first + self.span * rounds)
 
     def age(self, now: float) -> float:
         """Seconds since our *limit*-th newest call was complete; infinity when there were not so many."""
-        n = self.limit - self.flying
+        n = self.limit - self.flying - len(self.ahead)
         if n <= 0:
             return 0.0
         if n <= len(self.busy):
@@ -158,9 +188,9 @@ class Window:
         return now - self.freed[-n] if n <= len(self.freed) else FOREVER
 
     def used(self, now: float) -> int:
-        """Slots that are busy, calls in flight included."""
-        self._expire(now)
-        return self.flying + len(self.busy)
+        """Slots that are not free."""
+        self._sweep(now)
+        return self.taken
 
     def review(self, now: float) -> None:
         """The span and the cap have drifted to where they should be by *now*."""
@@ -169,29 +199,31 @@ class Window:
 
     ######################################### completion #########################################
 
-    def release(self, stamp: float, now: float, probe: bool) -> None:
-        """A call is complete, or will be at *stamp* at the latest: its slot is busy until *stamp* + span."""
-        self.flying -= 1
-        busy = self.busy
-        if busy and stamp < busy[-1]:
-            insort(busy, stamp)  # behind a call that was given up, whose stamp lies ahead
-        else:
-            busy.append(stamp)
-        if probe and self.gate is Gate.PROBING:
-            self._probed(now, Notice.ACCEPTED if stamp <= now else Notice.LOST)
+    def release(self, now: float, probe: bool) -> None:
+        """A call is complete: its slot is busy until *now* + span."""
+        self.busy.append(now)
+        if probe:
+            self._probed(now, Notice.ACCEPTED)
+
+    def abandon(self, stamp: float, now: float, probe: bool) -> None:
+        """Nobody knows about a call; it counts as complete at *stamp*, which lies ahead."""
+        insort(self.ahead, stamp)
+        self.quiet_until = -math.inf
+        if probe:
+            self._probed(now, Notice.LOST)
 
     def refund(self, now: float, probe: bool) -> None:
         """A call was never sent: its slot is free."""
-        self.flying -= 1
-        if probe and self.gate is Gate.PROBING:
+        self.taken -= 1
+        if probe:
             self._probed(now, Notice.LOST)
 
     def refused(self, now: float, granted: float, probe: bool, hint: float | None) -> None:
         """The gateway answered 429, and so does not count the call. The class is frozen, unless that is old news."""
-        self.flying -= 1
+        self.taken -= 1
         if not probe and granted < self.thawed:
             return
-        pause = self.learned.refused(now, self.age(granted), self.flying + len(self.busy), hint)
+        pause = self.learned.refused(now, self.age(granted), self.taken, hint)
         self.review_at = now
         if probe or self.gate is not Gate.PROBING:
             self.until = max(self.until, now + pause)
@@ -200,6 +232,8 @@ class Window:
         self._recall(now)
 
     def _probed(self, now: float, notice: Notice) -> None:
+        if self.gate is not Gate.PROBING:
+            return  # a reset came in between
         if notice is Notice.ACCEPTED:
             self.learned.accepted(now, self.probe_age)
             self.thawed = now
@@ -208,13 +242,16 @@ class Window:
         self._recall(now)
 
     def _recall(self, now: float) -> None:
-        """Slots that were free by a shorter span are busy again by the longer one."""
+        """Slots that were free by a shorter span are taken again by the longer one."""
         while self.freed and self.freed[-1] + self.span > now:
             self.busy.appendleft(self.freed.pop())
+            self.taken += 1
+            self.expired -= 1
 
     def orphan(self, stamp: float) -> None:
-        """Calls in flight count as complete at *stamp*: their holder is gone."""
-        self.busy.extend([stamp] * self.flying)
-        self.flying = 0
+        """Calls in flight count as complete at *stamp*, which lies ahead: their holder is gone."""
+        self.ahead.extend([stamp] * self.flying)
+        self.ahead.sort()
+        self.quiet_until = -math.inf
         if self.gate is Gate.PROBING:
             self.step(Notice.LOST)

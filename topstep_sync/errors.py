@@ -89,6 +89,8 @@ class TopstepError(Exception):
     """Seconds until a repetition makes sense, where known."""
     endpoint: str | None = None
     """The gateway's path, such as ``/api/Order/place``."""
+    custom_tag: str | None = None
+    """The tag of the order it is about, where there is one: what ``orders.verify`` takes."""
 
     def __init__(self, message: str = "", **facts: Any) -> None:
         super().__init__(message)
@@ -347,7 +349,7 @@ class OrderPending(OrderError):
 
 
 class OrderStateUnknown(TopstepError):
-    """The order may exist. Look it up with ``session.orders.verify(tag)`` before placing another."""
+    """It may have happened. An order: ask ``session.orders.verify(tag)`` before placing another. Else: read back."""
 
     category = Category.NETWORK
     fate = Fate.UNKNOWN
@@ -391,3 +393,10 @@ class ConnectionLost(StreamError):
 
 class StreamFailed(StreamError):
     """The connection gave up for good; the message says why."""
+
+
+################################################# the warnings #################################################
+
+
+class LiveDataWarning(UserWarning):
+    """`live=True` came back empty: practice and evaluation accounts have no live data, and the gateway does not say."""

@@ -1,0 +1,195 @@
+"""`session.history`: bars, in pages that the gateway hands out newest first."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+
+from topstep_sync.api import calendar
+from topstep_sync.api.arguments import contract_name, instant, span, whole
+from topstep_sync.api.bars import SECONDS, Bars
+from topstep_sync.api.contracts import warn_live
+from topstep_sync.api.progress import Meter, Report, Terminal
+from topstep_sync.api.seam import Call, present
+from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.config import RateConfig
+from topstep_sync.errors import ContractNotFound, InvalidRequest
+from topstep_sync.messages import BarsReply, RetrieveBars
+from topstep_sync.models import Bar, BarUnit, Contract
+
+RETRIEVE: Final = "/api/History/retrieveBars"
+MOST: Final = 20_000  # bars per call: gateway docs, Retrieve Bars, seen 2026-09
+FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+# Seconds of open market that a short last page may leave before the start without another look.
+QUIET: Final = 900.0
+
+opened = attrgetter("t")
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted, checked."""
+
+    contract_id: str
+    unit: BarUnit
+    number: int
+    start: datetime
+    end: datetime
+    limit: int | None
+    live: bool
+    partial: bool
+    page: int
+
+
+class HistoryApi:
+    """Bars of the past. Thread-safe; the rate limit is shared by all threads of the session."""
+
+    def __init__(self, call: Call, *, clock: Clock = SYSTEM_CLOCK, rate: RateConfig | None = None) -> None:
+        self._call = call
+        self._clock = clock
+        self._rate = rate or RateConfig()
+
+    def bars(
+        self,
+        contract_id: str | Contract,
+        length: Any = "1m",
+        *,
+        start: Any = None,
+        end: Any = None,
+        limit: int | None = None,
+        live: bool = False,
+        partial: bool = False,
+        progress: bool | Report = False,
+        on_page: Callable[[Bars], object] | None = None,
+        page_size: int = MOST,
+    ) -> Bars:
+        """Every bar that opened from *start* up to *end*, oldest first, each once; or the newest *limit* of them.
+
+        Args:
+            length: of a bar: ``30s``, ``1m``, ``5m``, ``1h``, ``1d``, ``1w``, ``1mo``.
+            start: aware datetime, or ISO 8601 text; a day begins at 00:00 UTC.
+            end: the same; default: now.
+            limit: most bars to return; needed where there is no *start*.
+            live: bars of the live data subscription; practice and evaluation accounts have none.
+            partial: also the bar that is still forming.
+            progress: True draws with tqdm; or a function that takes a `Progress` after each page.
+            on_page: takes each page as it comes, newest page first, bars oldest first. To resume a pull that broke
+                off, ask again with *end* set to the first bar of the last page.
+            page_size: bars per call.
+
+        Raises:
+            InvalidRequest: an argument is wrong; nothing was sent.
+            ContractNotFound: no such contract (or no live data).
+        """
+        ask = self._ask(contract_id, length, start, end, limit, live, partial, page_size)
+        report = Terminal(ask.contract_id) if progress is True else progress or None
+        pages: list[list[Bar]] = []
+        try:
+            for page in self._pages(ask, report):
+                pages.append(page)
+                if on_page is not None:
+                    on_page(self._bars(page, ask))
+        finally:
+            if isinstance(report, Terminal):
+                report.close()
+        result = self._bars([], ask)
+        while pages:  # newest page first; each is let go as it is copied
+            result.extend(pages.pop())
+        if live and not result:
+            warn_live(RETRIEVE)
+        return result
+
+    def _ask(
+        self, contract_id: Any, length: Any, start: Any, end: Any, limit: Any, live: bool, partial: bool, page: Any
+    ) -> Ask:
+        unit, number = span(length)
+        first = FIRST if start is None else instant(start, "start")
+        last = datetime.fromtimestamp(self._clock.epoch(), UTC) if end is None else instant(end, "end")
+        if start is None and limit is None:
+            raise InvalidRequest("give a start, or a limit for the newest bars")
+        if first >= last:
+            raise InvalidRequest(f"start ({first.isoformat()}) is not before end ({last.isoformat()})")
+        if whole(page, "page_size") > MOST:
+            raise InvalidRequest(f"page_size is {page}; expected {MOST} at most")
+        return Ask(
+            contract_id=contract_name(contract_id),
+            unit=unit,
+            number=number,
+            start=first,
+            end=last,
+            limit=None if limit is None else whole(limit, "limit"),
+            live=live,
+            partial=partial,
+            page=page,
+        )
+
+    def _bars(self, bars: list[Bar], ask: Ask) -> Bars:
+        start = None if ask.start is FIRST else ask.start
+        return Bars(bars, contract_id=ask.contract_id, unit=ask.unit, number=ask.number, start=start, end=ask.end)
+
+    def _pages(self, ask: Ask, report: Report | None) -> Iterator[list[Bar]]:
+        """Pages from the newest back, each oldest first, none with a bar of another."""
+        edge, left = ask.end, ask.limit
+        meter = Meter(ask.contract_id, ask.start, ask.end, self._rate, self._clock)
+        newest = True
+        while True:
+            count = ask.page if left is None else min(ask.page, left)
+            got = self._page(ask, edge, count, partial=ask.partial and newest)
+            fresh = between(got, ask.start, edge, inclusive=newest and ask.partial)
+            if fresh:
+                edge, newest = fresh[0].t, False
+                left = None if left is None else left - len(fresh)
+            # The gateway may hand out less than was asked for at its own discretion: only a page that brings nothing,
+            # or one that reaches the start, ends it.
+            last = not fresh or left == 0 or edge <= ask.start or (len(got) < count and reached(ask, edge))
+            if report is not None:
+                report(meter.page(len(fresh), edge, last=last))
+            if fresh:
+                yield fresh
+            if last:
+                return
+
+    def _page(self, ask: Ask, end: datetime, count: int, *, partial: bool) -> list[Bar]:
+        request = RetrieveBars(
+            contract_id=ask.contract_id,
+            live=ask.live,
+            start_time=ask.start,
+            end_time=end,
+            unit=ask.unit,
+            unit_number=ask.number,
+            limit=count,
+            include_partial_bar=partial,
+        )
+        try:
+            reply = self._call(RETRIEVE, request, BarsReply)
+        except ContractNotFound:
+            if ask.live:
+                warn_live(RETRIEVE)
+            raise
+        bars: list[Bar] = present(reply.bars, RETRIEVE, "bars")
+        return bars
+
+
+def between(bars: list[Bar], start: datetime, end: datetime, *, inclusive: bool = False) -> list[Bar]:
+    """*bars* oldest first and each once, from *start* up to and, unless *inclusive*, without *end*."""
+    # Newest first is what the gateway sends, though it does not promise it.
+    found = bars[::-1] if len(bars) > 1 and bars[0].t > bars[-1].t else bars
+    if any(a.t >= b.t for a, b in pairwise(found)):
+        found = sorted({bar.t: bar for bar in reversed(found)}.values(), key=opened)
+    first = bisect_left(found, start, key=opened)
+    last = bisect_left(found, end + timedelta(microseconds=inclusive), key=opened)
+    return found[first:last]
+
+
+def reached(ask: Ask, edge: datetime) -> bool:
+    """Whether a short page that ends at *edge* left no open market before it that could have bars."""
+    seconds = SECONDS.get(ask.unit, 1) * ask.number
+    if ask.start is FIRST:
+        return False
+    if seconds >= SECONDS[BarUnit.DAY]:
+        return (edge - ask.start).total_seconds() < seconds + 4 * SECONDS[BarUnit.DAY]
+    return calendar.open_seconds(ask.start, edge) < max(seconds, QUIET)

@@ -1,0 +1,99 @@
+"""Intents and outcomes on disk, so that a crash between the two is not forgotten.
+
+One JSON line each, appended with one write and synced before the order is sent. The file is created for its owner
+only; it holds accounts, contracts and sizes, and no secret. A line that a crash has torn is skipped.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from topstep_sync.api.intent import State
+from topstep_sync.api.ledger import Intent
+from topstep_sync.messages import PlaceOrder
+
+log = logging.getLogger("topstep_sync.orders")
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry: where an intent stood at an instant."""
+
+    tag: str
+    state: State
+    at: float
+    """Seconds since 1970."""
+    since: float
+    """Seconds since 1970 of the first attempt."""
+    minted: bool = True
+    order_id: int | None = None
+    request: PlaceOrder
+
+
+class Journal:
+    """Thread-safe; several processes may append to one file on a local disk."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._encoder = msgspec.json.Encoder()
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._mend()
+
+    def write(self, entry: Intent, now: float) -> None:
+        """*entry* is on the disk as it stands *now*. Raises `OSError` when it is not."""
+        line = Line(
+            tag=entry.tag,
+            state=entry.state,
+            at=now,
+            since=entry.since,
+            minted=entry.minted,
+            order_id=None if entry.placed is None else entry.placed.id,
+            request=entry.request,
+        )
+        # One write of a file opened for appending: lines of several threads and processes never mix.
+        data = self._encoder.encode(line) + b"\n"
+        if os.write(self._file, data) != len(data):
+            raise OSError(f"{self.path}: the disk took only a part of the line")
+        os.fsync(self._file)
+
+    def lines(self) -> Iterator[Line]:
+        """Every whole line, oldest first."""
+        decoder = msgspec.json.Decoder(Line)
+        with self.path.open("rb") as file:
+            for number, text in enumerate(file, 1):
+                try:
+                    yield decoder.decode(text)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    if text.strip():
+                        log.warning("! %s, line %d is torn and was skipped", self.path, number)
+
+    def open_intents(self) -> list[Line]:
+        """The last line of each intent whose fate is open, oldest first."""
+        last: dict[str, Line] = {}
+        for line in self.lines():
+            last[line.tag] = line
+        return [line for line in last.values() if line.state not in SETTLED]
+
+    def close(self) -> None:
+        """The file is closed; whatever was written stays."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    def _mend(self) -> None:
+        """A torn last line is ended, so that the next one begins on its own."""
+        with self.path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        if torn:
+            os.write(self._file, b"\n")
+
+
+SETTLED: Final = frozenset({State.ACCEPTED, State.REJECTED, State.NOT_EXECUTED, State.ABSENT})

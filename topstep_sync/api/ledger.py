@@ -1,0 +1,119 @@
+"""The intents of this process by their tag: what `verify` knows without asking, and the single flight of each tag."""
+
+import threading
+from concurrent.futures import Future
+from typing import Final
+
+import msgspec
+
+from topstep_sync.api import intent
+from topstep_sync.api.results import PlacedOrder
+from topstep_sync.errors import InvalidRequest
+from topstep_sync.events import Event, OrderEvent
+from topstep_sync.messages import PlaceOrder
+from topstep_sync.models import Order
+
+KEPT: Final = (
+    10_000  # settled intents remembered; a day at the gateway's limit is 288 000 calls, most of them no orders
+)
+
+
+class Sought(msgspec.Struct, frozen=True):
+    """An order that is looked for."""
+
+    account_id: int
+    tag: str
+    since: float
+    """Seconds since 1970 before which it cannot have been placed."""
+
+    def hears(self, event: Event) -> Order | None:
+        """The order, if *event* of the user hub carries it."""
+        if isinstance(event, OrderEvent) and event.data.custom_tag == self.tag:
+            return event.data if event.data.account_id == self.account_id else None
+        return None
+
+
+class Intent:
+    """One order that somebody wanted. Written only by the thread that holds its flight."""
+
+    def __init__(self, request: PlaceOrder, tag: str, since: float, *, minted: bool = True) -> None:
+        self.request = request
+        self.tag = tag
+        self.since = since
+        """Seconds since 1970 of the first attempt."""
+        self.minted = minted
+        """Whether the tag is ours, so that nobody else can have used it."""
+        self.state = intent.State.PREPARED
+        self.doubtful = False
+        """Whether an earlier attempt may still execute; true for ever once a reply was lost."""
+        self.placed: PlacedOrder | None = None
+        self.flight: Future[PlacedOrder] | None = None
+
+    @property
+    def sought(self) -> Sought:
+        return Sought(self.request.account_id, self.tag, self.since)
+
+    def step(self, event: intent.Event) -> None:
+        self.state = intent.step(self.state, event)
+        self.doubtful = self.doubtful or event is intent.Event.LOSE
+
+
+class Ledger:
+    """Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _intents, and the flight of each
+        self._intents: dict[str, Intent] = {}
+
+    def find(self, tag: str) -> Intent | None:
+        return self._intents.get(tag)
+
+    def order(self, order_id: int) -> PlacedOrder | None:
+        """The order with this id, if it was placed here and is still remembered."""
+        with self._lock:
+            placed = (entry.placed for entry in reversed(self._intents.values()))
+            return next((order for order in placed if order is not None and order.id == order_id), None)
+
+    def board(self, new: Intent) -> tuple[Intent, bool]:
+        """The intent that *new* joins or becomes, and whether the caller is the one who carries it out.
+
+        Raises:
+            InvalidRequest: the tag stands for a different order.
+        """
+        with self._lock:
+            known = self._intents.get(new.tag)
+            if known is not None and known.request != new.request:
+                raise InvalidRequest(f"the custom tag {new.tag!r} stands for another order; each order needs its own")
+            if known is not None and (known.flight is not None or known.placed is not None):
+                return known, False
+            if known is not None:
+                new.since, new.doubtful = known.since, known.doubtful
+                new.minted = known.minted
+            new.flight = Future()
+            self._intents[new.tag] = new
+            self._forget()
+            return new, True
+
+    def land(self, entry: Intent, outcome: PlacedOrder | BaseException) -> None:
+        """The flight of *entry* is over, and everybody who waits for it knows the outcome."""
+        with self._lock:
+            flight, entry.flight = entry.flight, None
+        if flight is None:
+            return
+        if isinstance(outcome, BaseException):
+            flight.set_exception(outcome)
+        else:
+            flight.set_result(outcome)
+
+    def open(self) -> list[Intent]:
+        """Intents that may have an order nobody knows of, oldest first."""
+        with self._lock:
+            return [entry for entry in self._intents.values() if entry.state in intent.OPEN]
+
+    def _forget(self) -> None:
+        assert self._lock.locked()
+        surplus = len(self._intents) - KEPT
+        if surplus > 0:
+            settled = [t for t, e in self._intents.items() if e.flight is None and e.state not in intent.OPEN]
+            for tag in settled[:surplus]:
+                del self._intents[tag]

@@ -1,0 +1,266 @@
+"""ORDER-001: one intent, at most one order.
+
+One attempt, never repeated by the layers below unless it was provably not sent. Then, by its answer (`intent.Answer`):
+
+==============  =======================================================================================
+accepted        the order
+rejected        the gateway's error
+not executed    the error; the same tag may be sent again
+duplicate       the order exists: look it up
+ambiguous       look it up by tag in open and recent orders, and listen to the user hub; absent after
+                the horizon: resend the *same* tag once if the caller wants it so, else `OrderStateUnknown`
+==============  =======================================================================================
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from topstep_sync.api.intent import Answer, Event, State, answer
+from topstep_sync.api.journal import Journal
+from topstep_sync.api.ledger import Intent, Ledger, Sought
+from topstep_sync.api.lookup import Lookup
+from topstep_sync.api.results import PlacedOrder
+from topstep_sync.api.seam import Call, Ears, Listen
+from topstep_sync.clock import Clock
+from topstep_sync.config import OrderConfig
+from topstep_sync.errors import (
+    BadReply,
+    DuplicateCustomTag,
+    NotSent,
+    OrderRejected,
+    OrderStateUnknown,
+    SessionClosed,
+    TopstepError,
+)
+from topstep_sync.messages import PlaceReply
+from topstep_sync.models import Order, OrderStatus, given
+
+PLACE: Final = "/api/Order/place"
+FLIGHT: Final = 300.0  # seconds somebody waits for the flight of another thread; two attempts and two horizons fit in
+
+log = logging.getLogger("topstep_sync.orders")
+
+
+class Placer:
+    """Carries intents out. Thread-safe; different tags run side by side, one tag is in flight once."""
+
+    def __init__(
+        self,
+        call: Call,
+        lookup: Lookup,
+        ledger: Ledger,
+        config: OrderConfig,
+        *,
+        clock: Clock,
+        listen: Listen,
+        closed: threading.Event,
+        journal: Journal | None,
+    ) -> None:
+        self._call = call
+        self._lookup = lookup
+        self._ledger = ledger
+        self._config = config
+        self._clock = clock
+        self._listen = listen
+        self._closed = closed
+        self._journal = journal
+
+    @property
+    def horizon(self) -> float:
+        """Seconds after which an order that was not found is taken as absent."""
+        return sum(self._config.verify_seconds)
+
+    def place(self, new: Intent, wanted: Callable[[], bool] | None, timeout: float | None) -> PlacedOrder:
+        """The order that *new* became.
+
+        Args:
+            wanted: asked before an order that was looked for in vain is sent again; `None`: it is not.
+            timeout: seconds for one attempt.
+        """
+        entry, mine = self._ledger.board(new)
+        if not mine:
+            return self._join(entry)
+        outcome: PlacedOrder | BaseException = OrderStateUnknown("interrupted", tag=entry.tag, since=entry.since)
+        try:
+            self._record(entry, must=True)
+            with self._listen(entry.request.account_id) as source:
+                outcome = self._carry_out(entry, Ears(source, self._clock, self._closed), wanted, timeout)
+            return outcome
+        except BaseException as error:
+            self._abandon(entry, error)
+            outcome = error
+            raise
+        finally:
+            self._ledger.land(entry, outcome)
+
+    def settle(self, entry: Intent, *, wait: bool) -> Order | None:
+        """The order of an intent whose fate is open, in any status; `None` once the horizon has passed without it.
+
+        Raises:
+            OrderStateUnknown: the look-ups failed, so nothing is known.
+        """
+        order, failed = self.seek(entry.sought, wait=wait)
+        if order is not None:
+            self._found(entry, order)
+            return order
+        if entry.state in (State.PREPARED, State.SENT):  # taken from the journal of a process that is gone
+            entry.state = State.UNKNOWN
+        entry.step(Event.MISS if failed is None else Event.GIVE_UP)
+        self._record(entry)
+        if failed is not None:
+            raise self.unknown(entry.sought, failed) from failed
+        return None
+
+    def seek(self, sought: Sought, *, wait: bool) -> tuple[Order | None, TopstepError | None]:
+        """The order, or why the last look-up failed, or neither: it is not there.
+
+        Looks at once, and with *wait* again for as long as the order might still appear.
+        """
+        left = sought.since + self.horizon - self._clock.epoch() if wait else 0.0
+        delays, total = [0.0], 0.0
+        for delay in self._config.verify_seconds:
+            if total < left:
+                delays.append(min(delay, left - total))
+                total += delay
+        with self._listen(sought.account_id) as source:
+            return self._look(sought, Ears(source, self._clock, self._closed), delays)
+
+    def _join(self, entry: Intent) -> PlacedOrder:
+        """The outcome of the flight that another thread carries out for the same tag."""
+        flight = entry.flight
+        if flight is not None:
+            landed = threading.Event()
+            flight.add_done_callback(lambda _: landed.set())
+            if self._clock.wait(landed, FLIGHT):
+                return flight.result(timeout=0)
+        if entry.placed is None:
+            raise self.unknown(entry.sought, None)
+        return entry.placed
+
+    def _carry_out(
+        self, entry: Intent, ears: Ears, wanted: Callable[[], bool] | None, timeout: float | None
+    ) -> PlacedOrder:
+        error = self._attempt(entry, timeout)
+        if error is None:
+            return self._placed(entry)
+        order, failed = self._look(entry.sought, ears, self._config.verify_seconds)
+        if order is None and failed is None and wanted is not None and wanted():
+            log.warning("retry %s: not found in %.1f s; sent again with the same tag", entry.tag, self.horizon)
+            error = self._attempt(entry, timeout)
+            if error is None:
+                return self._placed(entry)
+            order, failed = self._look(entry.sought, ears, self._config.verify_seconds)
+        if order is None:
+            entry.step(Event.GIVE_UP)
+            self._record(entry)
+            raise self.unknown(entry.sought, failed or error) from error
+        self._found(entry, order)
+        if order.status is OrderStatus.REJECTED:
+            raise self._rejection(entry, order, error) from error
+        return self._placed(entry)
+
+    def _attempt(self, entry: Intent, timeout: float | None) -> BaseException | None:
+        """Nothing when the order was accepted; the error when it has to be looked up. Raises what is definite."""
+        entry.step(Event.SEND)
+        try:
+            reply = self._call(PLACE, entry.request, PlaceReply, timeout=timeout)
+        except BaseException as error:
+            return self._judge(entry, error)
+        if not given(reply.order_id):
+            entry.step(Event.LOSE)
+            return BadReply(f"{PLACE}: success, but no order id", endpoint=PLACE, status_code=200)
+        assert isinstance(reply.order_id, int)
+        entry.placed = PlacedOrder.of(entry.request, reply.order_id)
+        entry.step(Event.ACCEPT)
+        self._record(entry)
+        return None
+
+    def _judge(self, entry: Intent, error: BaseException) -> BaseException:
+        kind = answer(error)
+        if isinstance(error, TopstepError):
+            error.custom_tag = entry.tag
+            # A tag of the caller's own may have been used before; unless a layer below has sent it twice, it was.
+            if kind is Answer.DUPLICATE and not entry.minted and not entry.doubtful and error.attempts < 2:
+                kind = Answer.REJECTED
+        if kind in (Answer.REJECTED, Answer.NOT_EXECUTED) and not entry.doubtful:
+            entry.step(Event.REJECT if kind is Answer.REJECTED else Event.TURN_AWAY)
+            self._record(entry)
+            raise error
+        log.warning("! %s: %s; looking it up", entry.tag, type(error).__name__)
+        entry.step(Event.LOSE)
+        if not isinstance(error, Exception):  # Ctrl-C: the user wants out, and gets out
+            raise error
+        return error
+
+    def _look(self, sought: Sought, ears: Ears, delays: Iterable[float]) -> tuple[Order | None, TopstepError | None]:
+        order: Order | None = None
+        failed: TopstepError | None = SessionClosed("the session was closed during the look-up")
+        for delay in delays:
+            order = ears.hear(delay, sought.hears)
+            if order is not None or ears.closed.is_set():
+                break
+            try:
+                order, failed = self._lookup.by_tag(sought.account_id, sought.tag, sought.since), None
+            except TopstepError as error:
+                failed = error
+            if order is not None:
+                break
+        return order, failed
+
+    def _found(self, entry: Intent, order: Order) -> None:
+        log.info("= %s is order %s, %s", entry.tag, order.id, order.status.name)
+        rejected = order.status is OrderStatus.REJECTED
+        if entry.state is not State.ACCEPTED and entry.state is not State.REJECTED:
+            entry.step(Event.FIND_REJECTED if rejected else Event.FIND)
+        if not rejected:
+            entry.placed = PlacedOrder.of(entry.request, order.id, order)
+        self._record(entry)
+
+    def _placed(self, entry: Intent) -> PlacedOrder:
+        assert entry.placed is not None
+        return entry.placed
+
+    def _rejection(self, entry: Intent, order: Order, error: BaseException | None) -> OrderRejected:
+        if isinstance(error, OrderRejected) and not isinstance(error, DuplicateCustomTag):
+            return error
+        return OrderRejected(
+            f"order {order.id} ({entry.tag}) was rejected; the reply with the reason was lost",
+            endpoint=PLACE,
+            order_id=order.id,
+            custom_tag=entry.tag,
+        )
+
+    def _abandon(self, entry: Intent, error: BaseException) -> None:
+        """Whatever ended the flight, the intent says where it stands and the error says how to find the order."""
+        if entry.state is State.SENT:
+            entry.step(Event.LOSE)
+        if entry.state is State.LOST:
+            entry.step(Event.GIVE_UP)
+            self._record(entry)
+        if entry.state is State.UNKNOWN and not isinstance(error, OrderStateUnknown):
+            error.add_note(f"The order may exist: session.orders.verify({entry.tag!r})")
+
+    def unknown(self, sought: Sought, cause: BaseException | None) -> OrderStateUnknown:
+        """The error that says that nothing is known about *sought*, and how to find out."""
+        why = "it was not found" if cause is None else f"{type(cause).__name__}: {cause}"
+        return OrderStateUnknown(
+            f"the order may exist ({why}); before placing another: session.orders.verify({sought.tag!r})",
+            tag=sought.tag,
+            custom_tag=sought.tag,
+            since=sought.since,
+            last_error=why,
+            endpoint=PLACE,
+        )
+
+    def _record(self, entry: Intent, *, must: bool = False) -> None:
+        """The intent is in the journal. One that could not be written is not sent; an outcome is not lost for it."""
+        if self._journal is None:
+            return
+        try:
+            self._journal.write(entry, self._clock.epoch())
+        except OSError as error:
+            if must:
+                raise NotSent(f"the order journal cannot be written ({error}); nothing was sent") from error
+            log.exception("! the outcome of %s (%s) is not in the journal", entry.tag, entry.state.value)

@@ -1,0 +1,100 @@
+"""What the typed calls give back where the gateway's own records do not say enough."""
+
+import enum
+from typing import Self
+
+from msgspec import UNSET, UnsetType
+
+from topstep_sync.messages import Bracket, PlaceOrder
+from topstep_sync.models import Order, OrderSide, OrderStatus, OrderType, Position, Record
+
+
+class PlacedOrder(Record, frozen=True, kw_only=True):
+    """An order that the gateway has: what was asked for, and the id it got."""
+
+    id: int
+    custom_tag: str
+    account_id: int
+    contract_id: str
+    side: OrderSide
+    size: int
+    type: OrderType
+    limit_price: float | UnsetType | None = UNSET
+    stop_price: float | UnsetType | None = UNSET
+    trail_price: float | UnsetType | None = UNSET
+    stop_loss_bracket: Bracket | UnsetType | None = UNSET
+    take_profit_bracket: Bracket | UnsetType | None = UNSET
+    record: Order | UnsetType = UNSET
+    """The order as it was found, where the reply was lost and it had to be looked up."""
+
+    @classmethod
+    def of(cls, request: PlaceOrder, order_id: int, record: Order | UnsetType = UNSET) -> Self:
+        fields = {name: getattr(request, name) for name in request.__struct_fields__}
+        return cls(id=order_id, record=record, **fields)
+
+
+class Change(enum.Enum):
+    """What a cancellation or a change came to."""
+
+    DONE = "done"  # the gateway confirmed it
+    ALREADY = "already"  # it was so before: nothing was left to do
+    TOO_LATE = "too late"  # the order ended otherwise first
+
+
+class CancelResult(Record, frozen=True, kw_only=True):
+    """What became of a cancellation, and of the order. True where the order does not work any more."""
+
+    order_id: int
+    account_id: int
+    change: Change
+    status: OrderStatus
+    """As read back; CANCELLED where the gateway simply confirmed."""
+    order: Order | UnsetType = UNSET
+    """The order as it was read back, where it was."""
+
+
+class ModifyResult(Record, frozen=True, kw_only=True):
+    """What became of a change."""
+
+    order_id: int
+    account_id: int
+    change: Change
+    order: Order | UnsetType = UNSET
+    """The order as it was read back, where it was."""
+
+
+class CloseResult(Record, frozen=True, kw_only=True):
+    """What became of closing a position, wholly or in part."""
+
+    account_id: int
+    contract_id: str
+    change: Change
+    position: Position | UnsetType | None = UNSET
+    """What is left as read back; `None` when flat. Unset where it was not read back."""
+    cancelled: tuple[int, ...] = ()
+    """Ids of the orders that were swept."""
+
+
+class Failure(Record, frozen=True, kw_only=True):
+    """One thing that could not be done, and why."""
+
+    what: str
+    error: str
+
+
+class Report(Record, frozen=True, kw_only=True):
+    """What a sweep did, and what it could not do. True when everything is as it was asked to be."""
+
+    account_id: int
+    cancelled: tuple[int, ...] = ()
+    """Ids of the orders that were cancelled."""
+    closed: tuple[str, ...] = ()
+    """Ids of the contracts whose positions were closed."""
+    orders_left: tuple[Order, ...] = ()
+    positions_left: tuple[Position, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    verified: bool = False
+    """Whether the end was read back from the gateway; without it, what is left is not known."""
+
+    def __bool__(self) -> bool:
+        return self.verified and not self.orders_left and not self.positions_left

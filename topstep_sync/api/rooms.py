@@ -1,0 +1,57 @@
+"""The typed API in one piece: the seven rooms, each with what it needs of the others."""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from topstep_sync.api.accounts import AccountsApi
+from topstep_sync.api.contracts import ContractsApi
+from topstep_sync.api.history import HistoryApi
+from topstep_sync.api.orders import OrdersApi
+from topstep_sync.api.positions import PositionsApi
+from topstep_sync.api.seam import Call, Listen
+from topstep_sync.api.status import StatusApi
+from topstep_sync.api.trades import TradesApi
+from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.config import Config
+
+
+class Rooms:
+    """What `Session` hangs up as `accounts contracts history orders positions trades status`.
+
+    Args:
+        call: `Session.call`.
+        get: the text of a GET of a path, for the ping.
+        listen: account id → a context in which its user hub is heard (`seam.Listen`); `None`: no stream, ever.
+        skew: seconds the gateway's clock is ahead of ours.
+        closed: set when the session closes; ends every wait.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        get: Callable[[str], str],
+        config: Config | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        listen: Listen | None = None,
+        skew: Callable[[], float] = float,
+        closed: threading.Event | None = None,
+    ) -> None:
+        settings = config or Config()
+        self.accounts: Final = AccountsApi(call)
+        self.contracts: Final = ContractsApi(call, clock=clock)
+        self.history: Final = HistoryApi(call, clock=clock, rate=settings.rate)
+        self.positions: Final = PositionsApi(call)
+        self.trades: Final = TradesApi(call)
+        self.status: Final = StatusApi(get, clock=clock)
+        self.orders: Final = OrdersApi(
+            call,
+            self.contracts,
+            config=settings.orders,
+            clock=clock,
+            accounts=lambda: self.accounts.search(only_active=False),
+            listen=listen,
+            skew=skew,
+            closed=closed,
+        )

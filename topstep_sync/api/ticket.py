@@ -1,0 +1,237 @@
+"""From what a trader says to what the gateway takes: a `PlaceOrder`, checked. Pure.
+
+Every refusal here is one the gateway would give as well, but later, with less to say, and with the tag used up.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypedDict
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from topstep_sync.api import brackets
+from topstep_sync.api.arguments import account_number, contract_name, number, side_of, type_of, whole
+from topstep_sync.errors import InvalidRequest
+from topstep_sync.messages import Bracket, PlaceOrder
+from topstep_sync.models import Account, Contract, OrderSide, OrderType
+
+MOST_TRAIL_TICKS: Final = 1000  # "Trail Distance exceeds maximum (1000)": gateway docs, place, seen 2026-09
+
+# Type → the prices it needs, and takes. Source: gateway docs, place, 2026-09; StopLimit is in the enum only.
+NEEDS: Final[Mapping[OrderType, frozenset[str]]] = {
+    OrderType.MARKET: frozenset(),
+    OrderType.LIMIT: frozenset({"limit_price"}),
+    OrderType.STOP: frozenset({"stop_price"}),
+    OrderType.STOP_LIMIT: frozenset({"limit_price", "stop_price"}),
+    OrderType.TRAILING_STOP: frozenset({"trail_price"}),
+    OrderType.JOIN_BID: frozenset(),
+    OrderType.JOIN_ASK: frozenset(),
+}
+
+
+class Terms(TypedDict, total=False):
+    """What `orders.place`, `buy` and `sell` take beside account, contract, side and size."""
+
+    type: OrderType | str | None
+    """A type or its name; without one, the given prices say it."""
+    limit_price: float | None
+    stop_price: float | None
+    trail_price: float | None
+    """Absolute price at which a trailing stop starts."""
+    trail_ticks: int | None
+    """The same as a distance from the latest price."""
+    stop_loss_ticks: int | None
+    """Distance of the protective stop from the entry; a magnitude."""
+    stop_loss_price: float | None
+    stop_loss_type: OrderType | str
+    """``stop`` (default) or ``trailing_stop``."""
+    stop_loss: Bracket | None
+    """The wire's own form, with signed ticks."""
+    take_profit_ticks: int | None
+    """Distance of the target from the entry; a magnitude."""
+    take_profit_price: float | None
+    take_profit: Bracket | None
+    """The wire's own form, with signed ticks."""
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of `orders.place` as they were given, unread."""
+
+    account_id: int | Account
+    contract_id: str | Contract
+    side: Any
+    size: Any
+    type: Any = None
+    limit_price: Any = None
+    stop_price: Any = None
+    trail_price: Any = None
+    trail_ticks: Any = None
+    stop_loss_ticks: Any = None
+    stop_loss_price: Any = None
+    stop_loss_type: Any = "stop"
+    stop_loss: Bracket | None = None
+    take_profit_ticks: Any = None
+    take_profit_price: Any = None
+    take_profit: Bracket | None = None
+
+    @property
+    def needs_contract(self) -> bool:
+        """Whether the tick size matters to it."""
+        return any(getattr(self, name) is not None for name in PRICED)
+
+    @property
+    def needs_last(self) -> bool:
+        """Whether the latest price of the market matters to it."""
+        asked = (self.limit_price, self.stop_price)
+        relative = self.stop_loss_price is not None or self.take_profit_price is not None
+        trails = self.trail_ticks is not None or self.trail_price is not None
+        return trails or (relative and all(price is None for price in asked))
+
+
+ABSOLUTE: Final = ("limit_price", "stop_price", "trail_price")
+PRICED: Final = (
+    "limit_price", "stop_price", "trail_price", "trail_ticks", "stop_loss_price", "take_profit_price",
+)  # fmt: skip
+
+
+def kind_of(wish: Wish) -> OrderType:
+    """The type that was named, or the one that the given prices amount to."""
+    if wish.type is not None:
+        return type_of(wish.type)
+    if wish.trail_price is not None or wish.trail_ticks is not None:
+        return OrderType.TRAILING_STOP
+    if wish.stop_price is not None:
+        return OrderType.STOP_LIMIT if wish.limit_price is not None else OrderType.STOP
+    return OrderType.LIMIT if wish.limit_price is not None else OrderType.MARKET
+
+
+def on_tick(value: Any, name: str, contract: Contract) -> float:
+    """*value* as the float with the shortest decimal, if it is on a tick of *contract*."""
+    price = number(value, name)
+    if not contract.aligned(price):
+        below = contract.price(int(price // contract.tick_size))
+        raise InvalidRequest(
+            f"{name} is {price!r}; {contract.name} trades in steps of {contract.tick_size!r}, "
+            f"such as {below!r} or {contract.price(contract.ticks(below) + 1)!r}"
+        )
+    return contract.round(price)
+
+
+def check(wish: Wish) -> None:
+    """Everything that can be said about *wish* without knowing its contract, so that nothing is asked in vain.
+
+    Raises:
+        InvalidRequest: what is wrong, and what was expected.
+    """
+    account_number(wish.account_id)
+    contract_name(wish.contract_id)
+    whole(wish.size, "size")
+    side, kind = side_of(wish.side), kind_of(wish)
+    given = {name for name in ABSOLUTE if getattr(wish, name) is not None}
+    if wish.trail_ticks is not None:
+        if whole(wish.trail_ticks, "trail_ticks") > MOST_TRAIL_TICKS:
+            raise InvalidRequest(f"trail_ticks is {wish.trail_ticks}; expected {MOST_TRAIL_TICKS} at most")
+        if wish.trail_price is not None:
+            raise InvalidRequest("trail_price and trail_ticks say the same thing twice; give one")
+        given.add("trail_price")
+    missing, surplus = NEEDS[kind] - given, given - NEEDS[kind]
+    if missing:
+        raise InvalidRequest(f"a {kind.name} order needs {', '.join(sorted(missing))}")
+    if surplus:
+        raise InvalidRequest(f"a {kind.name} order takes no {', '.join(sorted(surplus))}")
+    for name in PRICED:
+        if getattr(wish, name) is not None:
+            number(getattr(wish, name), name)
+    for target in (False, True):
+        _plain_leg(wish, side, target=target)
+
+
+def write(wish: Wish, contract: Contract | None, last: float | None) -> PlaceOrder:
+    """The request of a checked *wish*, without its tag.
+
+    Args:
+        contract: the contract it is about; needed where `wish.needs_contract`.
+        last: the latest price of the market, where it is known.
+
+    Raises:
+        InvalidRequest: what is wrong, and what was expected.
+    """
+    side, kind = side_of(wish.side), kind_of(wish)
+    prices = _prices(wish, side, contract, last)
+    entry = prices.get("limit_price", prices.get("stop_price", prices.get("trail_price", last)))
+    return PlaceOrder(
+        account_id=account_number(wish.account_id),
+        contract_id=contract_name(wish.contract_id),
+        type=kind,
+        side=side,
+        size=whole(wish.size, "size"),
+        limit_price=prices.get("limit_price", UNSET),
+        stop_price=prices.get("stop_price", UNSET),
+        trail_price=prices.get("trail_price", UNSET),
+        stop_loss_bracket=_leg(wish, side, contract, entry, target=False),
+        take_profit_bracket=_leg(wish, side, contract, entry, target=True),
+    )
+
+
+def _prices(wish: Wish, side: OrderSide, contract: Contract | None, last: float | None) -> dict[str, float]:
+    given = {name: getattr(wish, name) for name in ABSOLUTE if getattr(wish, name) is not None}
+    if wish.trail_ticks is not None:
+        given["trail_price"] = trail_price(wish.trail_ticks, side, _known(contract), last)
+    prices = {name: on_tick(value, name, _known(contract)) for name, value in given.items()}
+    if "trail_price" in prices and last is not None:
+        checked_trail(prices["trail_price"], _known(contract), last)
+    return prices
+
+
+def trail_price(distance: int, side: OrderSide, contract: Contract, last: float | None) -> float:
+    """Where a trailing stop *distance* ticks away from the market starts: the gateway takes an absolute price."""
+    if last is None:
+        raise InvalidRequest("trail_ticks counts from the latest price, and none is known; give trail_price instead")
+    return contract.price(contract.ticks(last) + (distance if side is OrderSide.BUY else -distance))
+
+
+def checked_trail(price: float, contract: Contract, last: float) -> None:
+    """Refuses a trailing stop further from the market than the gateway allows."""
+    distance = abs(contract.ticks(last) - contract.ticks(price))
+    if distance > MOST_TRAIL_TICKS:
+        raise InvalidRequest(
+            f"trail_price is {price!r}, {distance} ticks from the latest price {last!r}; expected an absolute price "
+            f"at most {MOST_TRAIL_TICKS} ticks away"
+        )
+
+
+def _plain_leg(wish: Wish, side: OrderSide, *, target: bool) -> Bracket | None:
+    """The leg as far as it needs no price; `None` where there is none, or it is given as a price."""
+    name = "take_profit" if target else "stop_loss"
+    raw, magnitude, price = getattr(wish, name), getattr(wish, f"{name}_ticks"), getattr(wish, f"{name}_price")
+    if sum(value is not None for value in (raw, magnitude, price)) > 1:
+        raise InvalidRequest(f"give one of {name}, {name}_ticks and {name}_price")
+    if raw is not None:
+        return brackets.checked(raw, side, target=target)
+    kind = _leg_type(wish, target=target)
+    return None if magnitude is None else brackets.from_ticks(magnitude, side, kind, target=target)
+
+
+def _leg(
+    wish: Wish, side: OrderSide, contract: Contract | None, entry: float | None, *, target: bool
+) -> Bracket | UnsetType:
+    plain = _plain_leg(wish, side, target=target)
+    if plain is not None:
+        return plain
+    name = "take_profit_price" if target else "stop_loss_price"
+    price = getattr(wish, name)
+    if price is None:
+        return UNSET
+    if entry is None:
+        raise InvalidRequest(f"{name} counts from the entry, and no price of the market is known; give ticks instead")
+    kind = _leg_type(wish, target=target)
+    return brackets.from_price(number(price, name), entry, _known(contract), side, kind, target=target)
+
+
+def _leg_type(wish: Wish, *, target: bool) -> OrderType:
+    return OrderType.LIMIT if target else type_of(wish.stop_loss_type)
+
+
+def _known(contract: Contract | None) -> Contract:
+    assert contract is not None, "the caller looks the contract up where wish.needs_contract"
+    return contract

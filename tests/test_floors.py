@@ -16,7 +16,7 @@ FLOORS = {
     # 0 ground: knows nobody
     "errors": 0, "clock": 0, "redact": 0,
     # 1 words: what every room says
-    "config": 1, "models": 1, "messages": 1, "codes": 1, "events": 1,
+    "config": 1, "models": 1, "messages": 1, "codes": 1, "events": 1, "tables": 1, "ticks": 1,
     # 2 policy: decisions; no sockets, no files
     "http.routes": 2, "http.retry": 2, "http.circuit_breaker": 2, "http.rate_limiter": 2,
     "http.classify": 2,
@@ -58,13 +58,13 @@ LIBRARIES = {
     "requests": {"errors", "session", "http", "auth.transport", "simulator", "compat"},
     "urllib3": {"session", "http"},
     "websocket": {"realtime.websocket", "realtime.connection"},
-    "msgspec": {"models", "messages", "events", "session", "http", "auth", "api", "realtime", "simulator", "notebook"},
+    "msgspec": {"models", "messages", "events", "session", "http", "auth", "api", "realtime", "simulator", "notebook", "tables"},
     "cryptography": {"auth"},
     "filelock": {"auth", "http", "api"},
     "platformdirs": {"auth", "http", "api", "config"},
     "starlette": {"simulator"}, "uvicorn": {"simulator"}, "websockets": {"simulator"},
     "click": {"cli"}, "rich": {"cli", "notebook"},
-    "pandas": {"notebook", "api"}, "tqdm": {"notebook", "api"}, "IPython": {"notebook"},
+    "pandas": {"notebook", "api", "tables"}, "tqdm": {"notebook", "api"}, "IPython": {"notebook"},
     "redis": {"http.shared_budget", "auth"},
     "keyring": {"auth"},
     "signalrcore": {"compat"},

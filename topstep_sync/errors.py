@@ -393,10 +393,3 @@ class ConnectionLost(StreamError):
 
 class StreamFailed(StreamError):
     """The connection gave up for good; the message says why."""
-
-
-################################################# the warnings #################################################
-
-
-class LiveDataWarning(UserWarning):
-    """`live=True` came back empty: practice and evaluation accounts have no live data, and the gateway does not say."""

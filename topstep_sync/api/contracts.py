@@ -7,7 +7,7 @@ from typing import Final
 from topstep_sync.api.arguments import contract_name
 from topstep_sync.api.seam import Call, present
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
-from topstep_sync.errors import InvalidRequest, LiveDataWarning
+from topstep_sync.errors import InvalidRequest
 from topstep_sync.messages import AvailableContracts, ContractById, ContractReply, ContractsReply, SearchContracts
 from topstep_sync.models import Contract
 from topstep_sync.tables import Rows
@@ -18,6 +18,10 @@ AVAILABLE: Final = "/api/Contract/available"
 
 # GUESS: seconds a contract is remembered. Tick size and value never change; the active month does, four times a year.
 REMEMBERED: Final = 6 * 3600.0
+
+
+class LiveDataWarning(UserWarning):
+    """`live=True` came back empty: practice and evaluation accounts have no live data, and the gateway does not say."""
 
 
 def warn_live(what: str) -> None:

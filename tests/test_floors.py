@@ -58,7 +58,9 @@ LIBRARIES = {
     "requests": {"errors", "session", "http", "auth.transport", "simulator", "compat"},
     "urllib3": {"session", "http"},
     "websocket": {"realtime.websocket", "realtime.connection"},
-    "msgspec": {"models", "messages", "events", "session", "http", "auth", "api", "realtime", "simulator", "notebook", "tables"},
+    "msgspec": {
+        "models", "messages", "events", "tables", "session", "http", "auth", "api", "realtime", "simulator", "notebook",
+    },
     "cryptography": {"auth"},
     "filelock": {"auth", "http", "api"},
     "platformdirs": {"auth", "http", "api", "config"},

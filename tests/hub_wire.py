@@ -119,9 +119,9 @@ class Wire:
         text = "".join(record if isinstance(record, str) else json.dumps(record) + RS for record in records)
         self.send_frame(text.encode())
 
-    def invoke(self, target: str, *arguments: Any, id: str | None = "1") -> None:
+    def invoke(self, target: str, *arguments: Any, id_: str | None = "1") -> None:
         record: dict[str, Any] = {"type": 1, "target": target, "arguments": list(arguments)}
-        self.send(record if id is None else {**record, "invocationId": id})
+        self.send(record if id_ is None else {**record, "invocationId": id_})
 
     def frame(self) -> Frame:
         """The next frame, whatever it is."""
@@ -167,19 +167,19 @@ class Wire:
         one, self._partial = self._partial.split(b"\x1e", 1)
         return json.loads(one)
 
-    def record_of(self, type: int) -> Any:
+    def record_of(self, kind: int) -> Any:
         """The next record of that type; others are skipped."""
         while True:
             found = self.record()
-            if found.get("type") == type:
+            if found.get("type") == kind:
                 return found
 
-    def result(self, target: str, *arguments: Any, id: str = "1") -> Any:
+    def result(self, target: str, *arguments: Any, id_: str = "1") -> Any:
         """The completion of one invocation."""
-        self.invoke(target, *arguments, id=id)
+        self.invoke(target, *arguments, id_=id_)
         while True:
             found = self.record_of(3)
-            if found["invocationId"] == id:
+            if found["invocationId"] == id_:
                 return found
 
     def handshake(self, text: str = HANDSHAKE) -> Any:

@@ -14,6 +14,8 @@ import msgspec
 from topstep_sync.models import Order, OrderStatus
 from topstep_sync.simulator.evidence import Arrival
 from topstep_sync.simulator.faults import Fault
+from topstep_sync.simulator.hub_desk import HubDesk
+from topstep_sync.simulator.hub_server import Hubs
 from topstep_sync.simulator.rest import Rest
 from topstep_sync.simulator.server import Server
 from topstep_sync.simulator.settings import Settings
@@ -114,6 +116,8 @@ class Simulator:
         self.user_name: Final = self.settings.user_name
         self.api_key: Final = self.settings.api_key
         self.faults: Final = FaultDesk(self.run)
+        self.hubs: Final = HubDesk(lambda question: self.run(lambda _: question(self._running_hubs())))
+        self._hubs: Hubs | None = None
         self._world: World | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -174,11 +178,18 @@ class Simulator:
         ready.set_result(None)
         await self._stop.wait()
         world.clock.detach()
+        self._running_hubs().detach()
         await self._server.stop()
         self._world = None
 
     def _assemble(self, world: World) -> Server:
-        return Server(world, Rest(world))
+        self._hubs = Hubs(world)
+        self._hubs.attach(asyncio.get_running_loop())
+        return Server(world, Rest(world), self._hubs.protocol)
+
+    def _running_hubs(self) -> Hubs:
+        assert self._hubs is not None
+        return self._hubs
 
     def run(self, question: Callable[[World], T]) -> T:
         """What *question* says of the world, asked on its own thread.
@@ -284,6 +295,10 @@ class Simulator:
     def advance(self, seconds: float) -> None:
         """Simulation time is *seconds* later, and everything due by then has happened."""
         self.run(lambda world: world.clock.advance(seconds))
+
+    def drop_hubs(self, hub: str = "all", how: str = "abort") -> int:
+        """Every connection of *hub* has been dropped; how many that were. The ways are in `hub_server.DROPS`."""
+        return self.hubs.drop(hub, how)
 
     def revoke_tokens(self) -> None:
         """No token issued so far is taken any more."""

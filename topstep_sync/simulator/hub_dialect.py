@@ -4,7 +4,7 @@ Every text below was seen on ASP.NET Core 10.0.12 (2026-11), the error cases wit
 """
 
 import json
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -72,7 +72,7 @@ def read_handshake(record: bytes) -> int:
         raise HandshakeError(f"The protocol '{protocol}' is not supported.")
     if version > _VERSION:
         raise HandshakeError(f"The server does not support version {version} of the '{protocol}' protocol.")
-    return int(version)
+    return version
 
 
 def read_record(record: bytes) -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ def _refuse(literal: str) -> Any:
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

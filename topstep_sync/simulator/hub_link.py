@@ -1,9 +1,8 @@
-"""One hub connection behind its WebSocket: handshake, records, timeouts, end. No socket, no loop, no clock of its own."""
+"""One hub connection behind its WebSocket: handshake, records, timeouts, end. It has no socket, loop or clock."""
 
 import enum
 import itertools
 import logging
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from topstep_sync.simulator import hub_dialect as dialect
@@ -89,7 +88,7 @@ class Link:
 
     _numbers = itertools.count(1)
 
-    def __init__(  # noqa: PLR0913 - each is a fact of the upgrade
+    def __init__(
         self,
         hub: str,
         pipe: Pipe,
@@ -112,6 +111,8 @@ class Link:
         self.invocations: list[str] = []
         self.sent = 0
         """Records sent so far."""
+        self.refusal: str | None = None
+        """When set, the error it is closed with right after its handshake."""
         self.handshake_refusal: str | None = None
         """When set, what the next handshake is refused with."""
         self._pipe = pipe
@@ -276,5 +277,3 @@ class Link:
 
     def __repr__(self) -> str:
         return f"Link({self.id!r}, {self.state.value}, topics={len(self.topics)})"
-
-

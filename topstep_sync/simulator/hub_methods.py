@@ -93,7 +93,9 @@ def _run(call: Call, method: Method, arguments: list[Any]) -> None:
 
 
 def _fits(kinds: tuple[str, ...], arguments: list[Any]) -> bool:
-    return len(kinds) == len(arguments) and all(_FITS[kind](value) for kind, value in zip(kinds, arguments, strict=True))
+    return len(kinds) == len(arguments) and all(
+        _FITS[kind](value) for kind, value in zip(kinds, arguments, strict=True)
+    )
 
 
 _FITS: Final[dict[str, Callable[[Any], bool]]] = {

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 import uvicorn
@@ -38,15 +39,17 @@ class Server:
     start and stop in a millisecond, so only uvicorn's protocols are used.
 
     Args:
-        ws: uvicorn websocket protocol class that takes over on an upgrade; it finds the world in its `app_state`.
+        ws: makes the protocol that takes over on an upgrade; called as uvicorn calls its WebSocket classes.
     """
 
-    def __init__(self, world: World, application: Application, ws: type[asyncio.Protocol] | None = None) -> None:
+    def __init__(
+        self, world: World, application: Application, ws: Callable[..., asyncio.Protocol] | None = None
+    ) -> None:
         self._world = world
         self._config = uvicorn.Config(
             application,
             http=Connection,
-            ws=ws or "none",
+            ws=ws or "none",  # type: ignore[arg-type]  # a callable does as well as a class
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -2,8 +2,10 @@
 
 import dataclasses
 import datetime as dt
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
+
+from topstep_sync.simulator.hub_settings import HUB_CHOICES, HubSettings, switch
 
 CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "limiter": ("sliding", "fixed", "segmented", "none"),
@@ -13,13 +15,9 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "expired_validate": ("401", "code"),
     "hours": ("always", "cme"),
     "closed_code": (2, 5),
+    **HUB_CHOICES,
 }
 """Switch → the values it may have."""
-
-
-def switch(default: Any, text: str) -> Any:
-    """A field with its one-line explanation, which the command line and the README show."""
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ ACCOUNTS: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(HubSettings):
     """Every switch with its default. Times are in seconds of the simulation clock unless they say otherwise."""
 
     host: str = switch("127.0.0.1", "address to listen on")

@@ -163,6 +163,11 @@ class TokenConfig(Part):
     memory_only: bool = setting(True)
     """Keep the token in memory only."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.storage_path is not None and "@" in self.storage_path and "://" in self.storage_path:
+            object.__setattr__(self, "storage_path", Secret(self.storage_path))  # it has a password in it
+
 
 @dataclass(frozen=True)
 class RetryConfig(Part):

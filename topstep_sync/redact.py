@@ -42,6 +42,18 @@ class Secret(str):
         return str.__str__(self)
 
 
+class SecretBytes(bytes):
+    """Bytes with a token or a key in them: a `Secret` on its way over the wire, or as a key."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} secret bytes>"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a secret is not pickled; send it by a channel of its own")
+
+
 def mask(text: str) -> str:
     """*text* hidden but for its last four characters; wholly hidden when it is short. A masked text stays as it is."""
     if text.startswith("****"):

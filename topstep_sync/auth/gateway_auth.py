@@ -11,14 +11,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from topstep_sync.auth.jwt import new_token, plausible
-from topstep_sync.auth.transport import PlainPost, Post, SecretBytes
+from topstep_sync.auth.transport import PlainPost, Post
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.codes import code_name, failure
 from topstep_sync.config import Config
 from topstep_sync.errors import APIError, AuthenticationError, BadReply, PermanentError, RateLimited, TransientError
 from topstep_sync.messages import LoginKey, LoginReply, Reply, ValidateReply
 from topstep_sync.models import Token, given
-from topstep_sync.redact import Secret
+from topstep_sync.redact import Secret, SecretBytes
 
 LOGIN: Final = "/api/Auth/loginKey"
 VALIDATE: Final = "/api/Auth/validate"
@@ -139,6 +139,7 @@ class GatewayAuth:
         """
         sent = self._clock.epoch()
         status, headers, reply = self._post(path, body, bearer)
+        reply = SecretBytes(reply)
         received = self._clock.epoch()
         code, message, token = _decode(path, reply) if status == 200 else (NO_ENVELOPE, None, None)
         after = _seconds_until(headers.get("Retry-After"), received)

@@ -1,6 +1,7 @@
 """One refresh: the store of other processes first, then the gateway. Runs on the refresh thread, without a lock."""
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple, Protocol
@@ -11,6 +12,7 @@ from topstep_sync.auth.service import AuthService
 from topstep_sync.auth.token_policy import Plan, Source
 from topstep_sync.clock import Clock
 from topstep_sync.config import TokenConfig
+from topstep_sync.errors import SessionClosed
 from topstep_sync.models import Token
 
 log = logging.getLogger("topstep_sync.auth")
@@ -33,8 +35,8 @@ class TokenStore(Protocol):
         """Nothing is stored."""
         ...
 
-    def lease(self, timeout: float) -> AbstractContextManager[bool]:
-        """Whether this process alone may refresh now; False after *timeout* seconds."""
+    def lease(self, timeout: float, cancelled: threading.Event | None = None) -> AbstractContextManager[bool]:
+        """Whether this process alone may refresh now; False after *timeout* seconds, or once *cancelled* is set."""
         ...
 
 
@@ -51,6 +53,7 @@ class Refresher:
         self._store = store
         self._config = config
         self._clock = clock
+        self._cancelled = threading.Event()
 
     def run(self, plan: Plan, token: Token | None, generation: int, died: Callable[[], bool]) -> Outcome:
         """The token that replaces, or stays, *token*.
@@ -65,6 +68,8 @@ class Refresher:
         if found is not None:
             return Outcome(found, Source.STORED)
         with self._lease() as alone:
+            if self._cancelled.is_set():
+                raise SessionClosed("closed while a token refresh was under way")
             if not alone:
                 log.warning("! no lease on the stored token within %.0f s; refreshing without it", LEASE_SECONDS)
             found = self._stored(token, generation)
@@ -74,6 +79,10 @@ class Refresher:
             if outcome.source is Source.NEW:
                 outcome = self._share(outcome.token, generation)
             return outcome
+
+    def cancel(self) -> None:
+        """A refresh that waits for another process gives up, and none begins."""
+        self._cancelled.set()
 
     def forget(self) -> None:
         """The store holds nothing."""
@@ -127,4 +136,4 @@ class Refresher:
         return Outcome(new, Source.NEW)
 
     def _lease(self) -> AbstractContextManager[bool]:
-        return nullcontext(True) if self._store is None else self._store.lease(LEASE_SECONDS)
+        return nullcontext(True) if self._store is None else self._store.lease(LEASE_SECONDS, self._cancelled)

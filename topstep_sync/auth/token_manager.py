@@ -8,7 +8,6 @@ What callers may rely on:
 * The thread starts when somebody asks and ends with the refresh: nothing to restart after a suspend or a fork.
 """
 
-import contextlib
 import copy
 import logging
 import os
@@ -17,14 +16,22 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from topstep_sync.auth.jwt import new_token
+from topstep_sync.auth.jwt import new_token, plausible
 from topstep_sync.auth.refresh import Refresher, TokenStore
 from topstep_sync.auth.service import AuthService, as_service
 from topstep_sync.auth.token_policy import NOTHING, Flight, Held, Instant, TokenPolicy, TokenState, Verdict
 from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config, TokenConfig
-from topstep_sync.errors import AuthenticationError, AuthQueueFull, AuthUnavailable, PermanentError, SessionClosed
+from topstep_sync.errors import (
+    AuthQueueFull,
+    AuthUnavailable,
+    PermanentError,
+    SessionClosed,
+    TopstepError,
+    TransientError,
+)
 from topstep_sync.models import Token
+from topstep_sync.redact import Secret, redact
 
 __all__ = ["AuthService", "TokenManager", "TokenState", "TokenStore"]
 
@@ -102,7 +109,7 @@ class TokenManager:
         """
         with self._lock:
             self._policy.reject(token.generation, self._now())
-            self._held = self._policy.held()
+            self._show()
         return self.token(deadline)
 
     def adopt(self, value: str, *, user_name: str | None = None, api_key: str | None = None) -> None:
@@ -110,6 +117,10 @@ class TokenManager:
 
         With credentials, later logins use them; they stay in memory.
         """
+        value = Secret(value)
+        if not plausible(value):
+            log.warning("! a login outside the token manager returned no usable token; it is not adopted")
+            return
         remember = getattr(self._service, "remember", None)
         if user_name is not None and api_key is not None and callable(remember) and remember(user_name, api_key):
             self._refresher.detach()  # another user's token does not belong in this user's store
@@ -142,6 +153,7 @@ class TokenManager:
         with self._lock:
             self._closed = True
             changed = self._publish()
+        self._refresher.cancel()
         changed.set()
 
     def stats(self) -> dict[str, Any]:
@@ -201,12 +213,12 @@ class TokenManager:
                     self._enqueue()
                 if verdict.start:
                     self._policy.begin(flight, now, can_login=getattr(self._service, "can_login", True))
-                self._held = self._policy.held()
+                self._show()
                 changed = self._changed
             if verdict.start:
-                self._launch(flight)
-        except BaseException as error:
-            self._abandon(flight, error)
+                self._launch(flight, hurry=verdict.token is None)
+        except BaseException:
+            self._abandon(flight)
             raise
         return verdict, changed
 
@@ -225,7 +237,7 @@ class TokenManager:
         """
         pause = None if verdict.start or verdict.wait == float("inf") else verdict.wait
         if pause is not None and isinstance(verdict.trouble, PermanentError):
-            raise _fresh(verdict.trouble)
+            raise _clean(verdict.trouble)
         if pause is not None and not deadline.allows(pause):
             raise _unavailable(pause, verdict.trouble)
         if not self._clock.wait(changed, deadline.bound(pause)) and deadline.expired:
@@ -238,15 +250,18 @@ class TokenManager:
 
     ############################################### refreshing ###############################################
 
-    def _launch(self, flight: Flight) -> None:
+    def _launch(self, flight: Flight, *, hurry: bool) -> None:
         # Daemon: an answer nobody will read must not keep the interpreter from ending.
         thread = threading.Thread(target=self._fly, args=(flight,), name="topstep-token", daemon=True)
         try:
             thread.start()
-        except RuntimeError:
-            self._fly(flight)  # no thread to be had, at interpreter exit for instance: the caller refreshes
+        except RuntimeError as error:  # no thread to be had, at interpreter exit for instance
+            if hurry:
+                self._fly(flight, inline=True)
+            else:
+                self._fail(flight, error)
 
-    def _fly(self, flight: Flight) -> None:
+    def _fly(self, flight: Flight, *, inline: bool = False) -> None:
         """*flight* has landed, whatever happened on the way."""
         with self._lock:
             flight.launched = self._policy.flight is flight
@@ -256,31 +271,33 @@ class TokenManager:
             outcome = self._refresher.run(flight.plan, flight.token, flight.generation, lambda: self._died(flight))
         except BaseException as error:
             self._fail(flight, error)
-        else:
-            with self._lock:
-                self._policy.obtained(flight, outcome.token, outcome.source, self._now(), self._clock.random())
-                changed = self._publish()
-            changed.set()
-            log.info("= token %s (generation %s)", outcome.source.value, outcome.token.generation)
+            if inline and not isinstance(error, Exception):
+                raise  # a Ctrl-C of the caller; on the refresh thread there is nobody above to tell
+            return
+        with self._lock:
+            self._policy.obtained(flight, outcome.token, outcome.source, self._now(), self._clock.random())
+            changed = self._publish()
+        changed.set()
+        log.info("= token %s", outcome.source.value)
 
     def _fail(self, flight: Flight, error: BaseException) -> None:
-        trouble = (
-            error.with_traceback(None) if isinstance(error, Exception) else AuthUnavailable(f"{error!r} in a refresh")
-        )
+        trouble = _clean(error)
         definite = isinstance(error, PermanentError)
         pause = self._config.login_cooldown_seconds if definite else getattr(error, "retry_after", None) or 0.0
         with self._lock:
             self._policy.failed(flight, trouble, self._now(), pause, definite=definite)
             changed = self._publish()
         changed.set()
-        log.warning("! token refresh failed: %s: %s", type(error).__name__, error)
+        log.log(logging.DEBUG if self._closed else logging.WARNING, "! token refresh failed: %s", trouble)
 
-    def _abandon(self, flight: Flight, error: BaseException) -> None:
-        """If *flight* never took off, nobody waits for it."""
+    def _abandon(self, flight: Flight) -> None:
+        """If *flight* never took off, the next caller begins another."""
         with self._lock:
-            grounded = self._policy.flight is flight and not flight.launched
-        if grounded:
-            self._fail(flight, error)
+            if self._policy.flight is not flight or flight.launched:
+                return
+            self._policy.lost(flight, self._now())
+            changed = self._publish()
+        changed.set()
 
     def _died(self, flight: Flight) -> bool:
         with self._lock:
@@ -288,10 +305,14 @@ class TokenManager:
 
     def _publish(self) -> threading.Event:
         """What readers see is up to date; the event returned, to be set after unlocking, wakes those who wait."""
-        assert self._lock.locked()
-        self._held = NOTHING if self._closed else self._policy.held()
+        self._show()
         changed, self._changed = self._changed, threading.Event()
         return changed
+
+    def _show(self) -> None:
+        """What readers see is up to date."""
+        assert self._lock.locked()
+        self._held = NOTHING if self._closed else self._policy.held()
 
     def _now(self) -> Instant:
         return Instant(self._clock.monotonic(), self._clock.epoch())
@@ -301,24 +322,25 @@ class TokenManager:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._waiting = 0
-        if self._policy.flight is not None:
-            self._policy.failed(self._policy.flight, AuthUnavailable("left behind by a fork"), self._now(), 0.0)
-        self._held = self._policy.held()
+        with self._lock:
+            if self._policy.flight is not None:
+                self._policy.lost(self._policy.flight, self._now())
+            self._show()
 
 
 def _unavailable(wait: float | None, trouble: Exception | None) -> AuthUnavailable:
     when = "a refresh is under way" if wait is None else f"the next attempt is in {wait:.1f} s"
     why = "" if trouble is None else f"; the last one failed: {trouble}"
     error = AuthUnavailable(f"no valid token before the deadline: {when}{why}", retry_after=wait)
-    error.__cause__ = None if trouble is None else _fresh(trouble)
+    error.__cause__ = None if trouble is None else _clean(trouble)
     return error
 
 
-def _fresh(error: Exception) -> Exception:
-    """A copy of *error*: many threads raise it, and each needs a traceback of its own."""
-    with contextlib.suppress(Exception):
+def _clean(error: BaseException) -> TopstepError:
+    """*error* for keeping and for raising in many threads: no frames, no request, no traceback shared."""
+    if isinstance(error, TopstepError):
         return copy.copy(error)
-    return AuthenticationError(str(error))
+    return TransientError(f"{type(error).__name__}: {redact(str(error))}")
 
 
 _MANAGERS: "weakref.WeakSet[TokenManager]" = weakref.WeakSet()

@@ -194,8 +194,7 @@ class TokenPolicy:
     def settle(self, now: Instant) -> None:
         """The state says so when the token has run out by *now*."""
         if self.state in (TokenState.VALID, TokenState.ERROR) and self.token is not None and not self.usable(now):
-            self._step(TokenEvent.EXPIRE)
-            self._hurry(now)
+            self._expire(now)
 
     def attend(self, now: Instant) -> Verdict:
         """What a caller does that wants a token."""
@@ -257,18 +256,23 @@ class TokenPolicy:
             if flight.plan is Plan.VALIDATE or definite:
                 self._hurry(now)  # a login has not been tried yet, or the cooldown says when
 
+    def lost(self, flight: Flight, now: Instant) -> None:
+        """*flight* will never land, through nobody's fault: the next caller begins anew."""
+        if self._landed(flight):
+            self._step(TokenEvent.FAILED)
+            self._hurry(now)
+
     def reject(self, generation: int, now: Instant) -> None:
         """A call with the token of *generation* got a 401: if that is the current one, it is dead."""
         self.settle(now)
         if self.token is None or self.dead or generation < self.token.generation:
             return
         self.dead = True
-        if self.state in (TokenState.VALID, TokenState.ERROR):
-            self._step(TokenEvent.EXPIRE)
         if len(self._deaths) == DEATHS:
             self._not_before = max(self._not_before, self._deaths[0] + self.config.login_cooldown_seconds)
         self._deaths.append(now.monotonic)
-        self._hurry(now)
+        if self.state in (TokenState.VALID, TokenState.ERROR):
+            self._expire(now)
 
     def adopt(self, token: Token, now: Instant, chance: float) -> None:
         """*token*, which came from outside, is the current one."""
@@ -304,8 +308,7 @@ class TokenPolicy:
     def _keep(self, now: Instant) -> None:
         """The old token stays, with its old expiry: ask again halfway, and log in before it runs out."""
         if not self.usable(now):
-            self._step(TokenEvent.EXPIRE)
-            self._hurry(now)
+            self._expire(now)
             return
         left = min(self._usable_until.monotonic - now.monotonic, self._usable_until.epoch - now.epoch)
         self._last_call = left / 2 < self.config.backoff_seconds[0]
@@ -313,6 +316,12 @@ class TokenPolicy:
 
     def _recover(self) -> None:
         self.failures, self._trouble, self._not_before = 0, None, -FOREVER
+
+    def _expire(self, now: Instant) -> None:
+        """There is nothing to use any more; the failures so far were those of a refresh at leisure."""
+        self._step(TokenEvent.EXPIRE)
+        self.failures = 0
+        self._hurry(now)
 
     def _hurry(self, now: Instant) -> None:
         """The schedule was for leisure; now somebody waits."""

@@ -13,20 +13,13 @@ from requests.adapters import HTTPAdapter
 from topstep_sync.clock import Clock, Deadline
 from topstep_sync.config import Config
 from topstep_sync.errors import ConnectFailed, ConnectTimedOut, ReplyLost, ReplyTimedOut, RequestError
-from topstep_sync.redact import Secret, redact
+from topstep_sync.redact import Secret, SecretBytes, redact
 
 Answer = tuple[int, Mapping[str, str], bytes]
 Post = Callable[[str, bytes, str | None], Answer]
 """`post(path, body, bearer) -> (status, headers, body)`; raises a `RequestError` when there is no reply."""
 
 MAX_REPLY: Final = 256 * 1024  # a token is 1-2 kB
-
-
-class SecretBytes(bytes):
-    """Bytes with a token or a key in them; they do not show in a repr, so not in a traceback's locals either."""
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} secret bytes>"
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from requests.cookies import extract_cookies_to_jar
 from requests.hooks import dispatch_hook
 
 from topstep_sync import codes, errors
+from topstep_sync.api.rooms import Rooms
 from topstep_sync.auth.gateway_auth import GatewayAuth
 from topstep_sync.auth.token_manager import TokenManager
 from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
@@ -90,6 +92,23 @@ class Session(requests.Session):
         self._decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
         self._environment: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.mount(self._home, self._adapter)
+        self._date: tuple[str | None, float] = (None, 0.0)
+        self.rooms: Final = Rooms(
+            self.call,
+            get=self._text,
+            config=self.config,
+            clock=clock,
+            skew=self._skew,
+            closed=self._closed,
+        )
+        """The typed API in one piece."""
+        self.accounts: Final = self.rooms.accounts
+        self.contracts: Final = self.rooms.contracts
+        self.history: Final = self.rooms.history
+        self.orders: Final = self.rooms.orders
+        self.positions: Final = self.rooms.positions
+        self.trades: Final = self.rooms.trades
+        self.status: Final = self.rooms.status
 
     @classmethod
     def from_env(cls, **changes: Any) -> Self:
@@ -238,10 +257,28 @@ class Session(requests.Session):
         prepared.decoder = decoder = self._decoder(reply)
         prepared.deadline = Deadline(timeout or self.config.http.total_timeout, self._clock)
         response = self.send(prepared)
+        self._date = (response.headers.get("Date"), self._clock.epoch())
         answer = self._answer(path, response, decoder)
         if not answer.success:
             raise self._refusal(path, response, answer)
         return answer
+
+    def _text(self, path: str) -> str:
+        reply = self.get(path)
+        if reply.status_code != 200:
+            error: errors.APIError = self._adapter.handler.classify_error(
+                reply.status_code, reply.content, endpoint=path, headers=reply.headers
+            )
+            raise self._marked(error, reply)
+        return reply.text
+
+    def _skew(self) -> float:
+        """Seconds the gateway's clock is ahead of this one, to the second; 0.0 before the first reply."""
+        text, at = self._date
+        try:
+            return 0.0 if text is None else parsedate_to_datetime(text).timestamp() + 0.5 - at
+        except ValueError:
+            return 0.0
 
     def _typed(self, path: str, body: bytes | None) -> Prepared:
         url = self.config.base_url + path

@@ -37,6 +37,20 @@ def _under(path: str, text: str) -> BindingError:
     return BindingError({path: [text], "request": ["The request field is required."]})
 
 
+_OFFSET: Final = re.compile(r"\(byte (\d+)\)")
+_OPEN_VALUE: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*([^\s,{}\[\]"]*[}\]]?)\Z')
+_WHOLE: Final = re.compile(rb"(true|false|null|-?\d+(\.\d+)?([eE][+-]?\d+)?)[}\]]")
+
+
+def _broken(body: bytes, text: str) -> BindingError:
+    """Broken JSON is told under the field whose value is broken; under ``$`` where it breaks between values."""
+    offset = _OFFSET.search(text)
+    field = _OPEN_VALUE.search(body[: int(offset[1])]) if offset else None
+    inside = field is not None and not _WHOLE.fullmatch(field[2])
+    path = f"$.{field[1].decode(errors='replace')}" if field and inside else "$"
+    return _under(path, f"{text}. Path: {path}.")
+
+
 Reader = Callable[[Any, str], Any]
 
 
@@ -126,7 +140,7 @@ class Binder:
         try:
             value = _DECODE(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _under("$", f"{error}. Path: $.") from None
+            raise _broken(body, str(error)) from None
         if value is None:
             raise _under("", "A non-empty request body is required.")
         return self._bind(value, "$")

@@ -5,7 +5,7 @@ import datetime as dt
 import enum
 import hashlib
 import hmac
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -13,7 +13,6 @@ from topstep_sync.simulator.settings import Settings
 from topstep_sync.simulator.simclock import SimClock
 
 _HEADER: Final = b'{"alg":"HS256","typ":"JWT"}'
-_MAX_TOKEN: Final = 4096
 
 
 class TokenFault(enum.Enum):
@@ -23,6 +22,7 @@ class TokenFault(enum.Enum):
     INVALID = "invalid"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    FORGED = "forged"
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class Tokens:
             return Verdict(None, TokenFault.MISSING)
         claims = self._live.get(token)
         if claims is None:
-            return Verdict(None, TokenFault.INVALID)
+            return Verdict(None, TokenFault.FORGED if _looks_like_jwt(token) else TokenFault.INVALID)
         if self._clock.epoch() >= claims.exp + self._settings.clock_skew:
             return Verdict(claims, TokenFault.EXPIRED)
         if claims.jti in self._revoked:
@@ -97,10 +97,25 @@ class Tokens:
         if verdict.fault is TokenFault.EXPIRED and verdict.claims:
             when = _american(verdict.claims.exp)
             return f'Bearer error="invalid_token", error_description="The token expired at \'{when}\'"'
+        if verdict.fault is TokenFault.FORGED:
+            return 'Bearer error="invalid_token", error_description="The signature key was not found"'
         return 'Bearer error="invalid_token"'
 
     def _sign(self, body: bytes) -> bytes:
         return _encode(hmac.new(self._key, body, hashlib.sha256).digest())
+
+
+def _looks_like_jwt(token: str) -> bool:
+    """Whether it has three parts, the first two of them JSON: then ASP.NET complains of the signature only."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return False
+    try:
+        for part in parts[:2]:
+            msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)), type=dict[str, Any])
+    except (ValueError, msgspec.MsgspecError):
+        return False
+    return True
 
 
 def _american(epoch: int) -> str:

@@ -93,22 +93,24 @@ class Session(requests.Session):
         self._environment: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.mount(self._home, self._adapter)
         self._date: tuple[str | None, float] = (None, 0.0)
-        self.rooms: Final = Rooms(
+        self._furnish()
+
+    def _furnish(self) -> None:
+        rooms = Rooms(
             self.call,
             get=self._text,
             config=self.config,
-            clock=clock,
+            clock=self._clock,
             skew=self._skew,
             closed=self._closed,
         )
-        """The typed API in one piece."""
-        self.accounts: Final = self.rooms.accounts
-        self.contracts: Final = self.rooms.contracts
-        self.history: Final = self.rooms.history
-        self.orders: Final = self.rooms.orders
-        self.positions: Final = self.rooms.positions
-        self.trades: Final = self.rooms.trades
-        self.status: Final = self.rooms.status
+        self.accounts = rooms.accounts
+        self.contracts = rooms.contracts
+        self.history = rooms.history
+        self.orders = rooms.orders
+        self.positions = rooms.positions
+        self.trades = rooms.trades
+        self.status = rooms.status
 
     @classmethod
     def from_env(cls, **changes: Any) -> Self:

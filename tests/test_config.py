@@ -163,7 +163,7 @@ class TestRefusals:
     def test_unknown_key(self) -> None:
         """A misspelt key is refused, with what there is."""
         with pytest.raises(
-            ConfigError, match=r"RateConfig has no setting 'histroy_limit'; it has burst, .*history_limit"
+            ConfigError, match=r"RateConfig has no setting 'histroy_limit'; it has .*, history_limit"
         ):
             RateConfig.of({"histroy_limit": 5})
 

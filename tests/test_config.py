@@ -162,9 +162,7 @@ class TestRefusals:
 
     def test_unknown_key(self) -> None:
         """A misspelt key is refused, with what there is."""
-        with pytest.raises(
-            ConfigError, match=r"RateConfig has no setting 'histroy_limit'; it has .*, history_limit"
-        ):
+        with pytest.raises(ConfigError, match=r"RateConfig has no setting 'histroy_limit'; it has .*, history_limit"):
             RateConfig.of({"histroy_limit": 5})
 
     @pytest.mark.parametrize("value", [5, "rate", ["history_limit"], TokenConfig()])

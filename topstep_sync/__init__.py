@@ -4,6 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from topstep_sync.auth.token_manager import TokenManager
+    from topstep_sync.auth.token_storage import TokenStorage
     from topstep_sync.clock import Clock, Deadline, ManualClock, SystemClock
     from topstep_sync.config import Config
     from topstep_sync.errors import (
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
         TradeEvent,
         TradesEvent,
     )
+    from topstep_sync.http.circuit_breaker import CircuitBreaker
+    from topstep_sync.http.rate_limiter import RateLimiter
+    from topstep_sync.http.retry import ErrorHandler
     from topstep_sync.models import (
         Account,
         Action,
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
         Trade,
     )
     from topstep_sync.redact import Secret
+    from topstep_sync.session import Session
 
 __version__ = "0.1.0"
 
@@ -63,6 +69,7 @@ __all__ = [
     "BarUnit",
     "BookReset",
     "Category",
+    "CircuitBreaker",
     "Clock",
     "Config",
     "ConnectionEvent",
@@ -71,6 +78,7 @@ __all__ = [
     "Depth",
     "DepthEvent",
     "DepthType",
+    "ErrorHandler",
     "Event",
     "Fate",
     "Gap",
@@ -88,12 +96,16 @@ __all__ = [
     "PositionType",
     "Quote",
     "QuoteEvent",
+    "RateLimiter",
     "Reconnected",
     "Secret",
+    "Session",
     "SessionConflict",
     "SubscriptionFailed",
     "SystemClock",
     "Token",
+    "TokenManager",
+    "TokenStorage",
     "TopstepError",
     "Trade",
     "TradeEvent",
@@ -103,18 +115,25 @@ __all__ = [
 
 # Public names are looked up when first used, so that a program pays only for the rooms it enters.
 _ROOMS: Final = {
+    "auth.token_manager": ("TokenManager",),
+    "auth.token_storage": ("TokenStorage",),
     "clock": ("Clock", "Deadline", "ManualClock", "SystemClock"),
     "config": ("Config",),
     "errors": ("APIError", "Category", "Fate", "OrderStateUnknown", "PermanentError", "TopstepError", "TransientError"),
     "events": (
-        "AccountEvent", "BookReset", "ConnectionEvent", "DepthEvent", "Event", "Gap", "OrderEvent", "PositionEvent",
-        "QuoteEvent", "Reconnected", "SessionConflict", "SubscriptionFailed", "TradeEvent", "TradesEvent",
+        "AccountEvent", "BookReset", "ConnectionEvent", "DepthEvent", "Event", "Gap", "OrderEvent",
+        "PositionEvent", "QuoteEvent", "Reconnected", "SessionConflict", "SubscriptionFailed", "TradeEvent",
+        "TradesEvent",
     ),
+    "http.circuit_breaker": ("CircuitBreaker",),
+    "http.rate_limiter": ("RateLimiter",),
+    "http.retry": ("ErrorHandler",),
     "models": (
-        "Account", "Action", "Bar", "BarUnit", "Contract", "Depth", "DepthType", "MarketTrade", "Order", "OrderSide",
-        "OrderStatus", "OrderType", "Position", "PositionType", "Quote", "Token", "Trade",
+        "Account", "Action", "Bar", "BarUnit", "Contract", "Depth", "DepthType", "MarketTrade", "Order",
+        "OrderSide", "OrderStatus", "OrderType", "Position", "PositionType", "Quote", "Token", "Trade",
     ),
     "redact": ("Secret",),
+    "session": ("Session",),
 }  # fmt: skip
 
 _ROOM_OF: Final = {name: room for room, names in _ROOMS.items() for name in names}

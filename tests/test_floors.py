@@ -27,6 +27,7 @@ FLOORS = {
     "realtime.reconcile": 2,
     # 3 shells: the only input and output
     "http.adapter": 3, "http.shared_budget": 3, "http.bearer": 3, "http.prepare": 3, "http.transport": 3,
+    "http.watch": 3, "http.pool": 3, "http.drop_in": 3, "http.typed": 3,
     "auth.token_storage": 3, "auth.gateway_auth": 3, "auth.transport": 3, "auth.private_file": 3,
     "auth.token_lock": 3, "auth.passphrase": 3, "auth.redis_storage": 3,
     "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3,

@@ -1,6 +1,7 @@
 """The session as its users see it: credentials, paths, typed calls, and the end."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -8,6 +9,7 @@ from topstep_sync.config import Config
 from topstep_sync.errors import MissingCredentials, SessionClosed
 from topstep_sync.messages import AccountsReply, SearchAccounts
 from topstep_sync.session import Session
+from topstep_sync.testing import Gateway
 
 HERE = "http://127.0.0.1:9"  # nothing listens on the discard port
 SEARCH = "/api/Account/search"
@@ -54,3 +56,34 @@ def test_a_session_is_not_pickled() -> None:
     """Pickling is refused with the reason: it would carry the token along."""
     with Session("joe", "key", base_url=HERE) as session, pytest.raises(TypeError, match="token"):
         pickle.dumps(session)
+
+
+def test_the_main_job(gateway: Gateway) -> None:
+    """One login serves raw and typed calls alike: accounts, bars, an order, its cancellation."""
+    with Session(config=gateway.config) as session:
+        raw = session.post(SEARCH, json={"onlyActiveAccounts": True})
+        assert raw.json()["success"] is True
+        account = session.accounts.search()[0]
+        assert raw.json()["accounts"][0]["id"] == account.id
+        contract = session.contracts.search("MNQ")[0]
+        order = session.orders.place(account.id, contract.id, side="buy", size=1, limit_price=contract.tick_size * 40)
+        cancelled = session.post("/api/Order/cancel", json={"accountId": account.id, "orderId": order.id})
+        assert cancelled.json()["success"] is True
+        assert session.status.ping() >= 0.0
+        assert 1 == sum(call.path.lower().endswith("loginkey") for call in gateway.requests)
+
+
+@pytest.mark.slow
+@pytest.mark.gateway(general_limit=10_000)
+def test_one_session_serves_32_threads(gateway: Gateway) -> None:
+    """32 threads × 50 calls through one session: no 429, no error, one login."""
+    limits = {"general_limit": 10_000, "burst": None}
+    with Session(config=gateway.config_with(rate=limits)) as session:
+
+        def work() -> list[int]:
+            return [session.post(SEARCH, json={"onlyActiveAccounts": True}).status_code for _ in range(50)]
+
+        with ThreadPoolExecutor(32) as pool:
+            statuses = [status for done in [pool.submit(work) for _ in range(32)] for status in done.result(60)]
+        assert [200] * 1600 == statuses
+        assert 1 == sum(call.path.lower().endswith("loginkey") for call in gateway.requests)

@@ -104,10 +104,13 @@ class HttpConfig(Part):
     """Seconds for name, TCP and TLS."""
     read_timeout: float = setting(20.0, positive)
     """Seconds between two bytes of a reply."""
-    total_timeout: float = setting(60.0, positive)
-    """Seconds for a whole call: permit, token, attempts, backoff and body."""
+    total_timeout: float = setting(90.0, positive)
+    """Seconds for a whole call: permit, token, attempts, backoff and body. A burst waits a whole window (60 s, up to
+    62 s at ASP.NET Core's own limiters) for its permits, so less than that refuses the 201st call of a minute."""
     pool_size: int = setting(32, positive)
     """Kept connections; as many as threads that call at once, else connections are thrown away."""
+    max_idle: float = setting(100.0, positive)
+    """Seconds after which an idle connection is not used again; Kestrel closes it after 130."""
     max_reply_bytes: int = setting(64 * 1024 * 1024, positive)
     """Largest reply body in bytes; 20 000 bars are about 2 MB."""
 

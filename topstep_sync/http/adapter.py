@@ -32,6 +32,9 @@ log = logging.getLogger("topstep_sync.http")
 LONG_WAIT: Final = 0.25
 """Seconds of waiting for a permit after which the breaker is asked again."""
 
+MIN_SKEW: Final = 2.0
+"""Seconds; the Date header has whole ones, and the reply was under way for a while."""
+
 # A refused call says so in a few bytes; a larger reply is bars, and no refusal.
 SMALL: Final = 4096
 
@@ -116,7 +119,7 @@ class ResilientAdapter(Transport):
         clock: Clock = SYSTEM_CLOCK,
         closed: threading.Event | None = None,
     ) -> None:
-        super().__init__(config.http)
+        super().__init__(config.http, clock)
         self._config = config
         self._limiter = limiter
         self._signer = Signer(tokens, can_login)
@@ -124,6 +127,7 @@ class ResilientAdapter(Transport):
         self._closed = closed or threading.Event()
         self.handler = ErrorHandler(config.retry, clock=clock)
         self.breakers = {c: CircuitBreaker(c.value, config.breaker, clock=clock) for c in Circuit}
+        self._dated: tuple[str | None, float] = (None, 0.0)  # the last Date header, and when it came
         self.rejections = 0
         """Replies of HTTP 200 that said `success: false`."""
 
@@ -158,6 +162,13 @@ class ResilientAdapter(Transport):
                     response.attempts = trip.count
                 return response
 
+    def skew(self) -> float:
+        """Seconds the gateway's clock is ahead of ours, by the last reply; 0.0 when no more than can be measured."""
+        date, received = self._dated
+        server = classify.http_date(date)
+        ahead = 0.0 if server is None else server + 0.5 - received  # the header drops the fraction of the second
+        return ahead if abs(ahead) > MIN_SKEW else 0.0
+
     ############################################### one attempt ###############################################
 
     def _attempt(self, trip: Trip, stream: bool, timeout: Any, tls: dict[str, Any]) -> requests.Response:
@@ -172,7 +183,7 @@ class ResilientAdapter(Transport):
             breaker.abandon(phase)
             raise
         try:
-            response = self.fetch(trip.request, stream, limits, **tls)
+            response = self.fetch(trip.request, stream, limits, trip.deadline, **tls)
         except BaseException as error:
             raise self._lost(trip, breaker, phase, permit, error) from error
         self._answered(response, breaker, phase, permit)
@@ -230,6 +241,7 @@ class ResilientAdapter(Transport):
             permit.done()
         if 200 <= status < 300:
             breaker.success(phase)
+            self._dated = (getattr(response.raw, "headers", {}).get("Date"), self._clock.epoch())
         elif status == 408 or status >= 500:
             breaker.failure(phase, f"HTTP {status}")
         else:

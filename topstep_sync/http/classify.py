@@ -91,8 +91,14 @@ def retry_after(headers: Mapping[str, Any] | None, now: float) -> float | None:
     value = str((headers.get("Retry-After") if headers else None) or "").strip()
     if value.isdecimal():
         return float(value[:9])
+    date = http_date(value)
+    return None if date is None else max(0.0, date - now)
+
+
+def http_date(value: str | None) -> float | None:
+    """A date as HTTP writes it, in seconds since 1970; None when it is none."""
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
+        return email.utils.parsedate_to_datetime(value or "").timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 

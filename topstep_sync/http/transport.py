@@ -10,16 +10,20 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
 from topstep_sync import errors
-from topstep_sync.clock import Deadline
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import HttpConfig
+from topstep_sync.http.pool import Keeper
 from topstep_sync.http.prepare import Prepared, Reply
+from topstep_sync.http.watch import Watch
 
 
 class Transport(HTTPAdapter):
     """Sends one attempt to one origin. Thread-safe."""
 
-    def __init__(self, config: HttpConfig) -> None:
+    def __init__(self, config: HttpConfig, clock: Clock = SYSTEM_CLOCK) -> None:
         self._http = config
+        self._watch = Watch(clock)
+        self._keeper = Keeper(self._watch, config.max_idle, clock)
         self._pool: tuple[Any, Any, Any, Any] | None = None  # the pool, and the settings it was found with
         super().__init__(pool_connections=4, pool_maxsize=config.pool_size, max_retries=0, pool_block=False)
 
@@ -49,14 +53,43 @@ class Transport(HTTPAdapter):
         read = read if isinstance(read, (int, float)) else self._http.read_timeout
         return Timeout(connect=min(connect, left), read=min(read, left))
 
-    def fetch(self, request: requests.PreparedRequest, stream: bool, limits: Timeout, **tls: Any) -> requests.Response:
-        """The reply of one attempt, with its body in memory unless *stream*."""
-        response = super().send(request, stream=stream, timeout=limits, **tls)  # type: ignore[arg-type]
-        if not stream:
-            # Here, not in the caller: what breaks while the body comes in must break the attempt.
-            response._content = response.raw.read(decode_content=True)
-            response._content_consumed = True  # type: ignore[attr-defined]
+    def fetch(
+        self, request: requests.PreparedRequest, stream: bool, limits: Timeout, deadline: Deadline, **tls: Any
+    ) -> requests.Response:
+        """The reply of one attempt, with its body in memory unless *stream*; the body of a stream has no deadline."""
+        watched = self._keeper.here.watched = self._watch.enter(deadline.at)
+        try:
+            response = super().send(request, stream=stream, timeout=limits, **tls)  # type: ignore[arg-type]
+            if not stream:
+                # Here, not in the caller: what breaks while the body comes in must break the attempt.
+                response._content = self._body(response.raw)
+                response._content_consumed = True  # type: ignore[attr-defined]
+                if watched.cut:  # a body without a length looks whole when its connection ends
+                    raise self._cut_off()
+        except Exception as error:
+            if watched.cut and not isinstance(error, errors.ReplyLost):
+                raise self._cut_off() from error
+            raise
+        finally:
+            self._keeper.here.watched = None
+            self._watch.leave(watched)
         return response
+
+    def _body(self, raw: Any) -> bytes:
+        """The whole body, unless it is larger than allowed."""
+        most = self._http.max_reply_bytes
+        body: bytes = raw.read(most + 1, decode_content=True)
+        if len(body) > most:
+            raw.close()
+            raise errors.BadReply(f"the reply has more than {most} bytes; HttpConfig.max_reply_bytes allows no more")
+        return body
+
+    def _cut_off(self) -> errors.ReplyLost:
+        if self._watch.closed:
+            return errors.ReplyLost(
+                "the session was closed before the reply came; whether the gateway acted is not known"
+            )
+        return errors.ReplyTimedOut("the time for this call passed before the whole reply came")
 
     ########################################### what requests calls ###########################################
 
@@ -83,6 +116,16 @@ class Transport(HTTPAdapter):
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> Reply:
         return Reply.of(req, resp, self)
 
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._keeper.classes()
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager: Any = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = self._keeper.classes()
+        return manager
+
     def close(self) -> None:
         self._pool = None
+        self._watch.close()
         super().close()

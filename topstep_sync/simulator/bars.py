@@ -1,7 +1,8 @@
 """Bars as a pure function of contract, time and seed: any page of any pull can be checked against any other.
 
-The level of a contract is a sum of smooth waves of random height, from 24 weeks down to 10 seconds, so that the close
-of one bar is the open of the next and bars of all units agree on opens and closes. Volume is additive in the same way.
+The close of a bar is the open of the next, in all units alike; highs, lows and volumes belong to the unit. As seen on
+the real gateway: newest first, `t` is the opening instant, the limit keeps the newest, days are days of UTC, hours
+without trading have no bars, and an expired contract keeps hourly and coarser bars only.
 """
 
 import functools
@@ -9,81 +10,99 @@ import math
 from typing import Any, Final
 
 from topstep_sync.messages import RetrieveBars
+from topstep_sync.models import BarUnit
 from topstep_sync.simulator.catalogue import Instrument
-from topstep_sync.simulator.sessions import DAY, cme_open
+from topstep_sync.simulator.sessions import DAY, HOUR, cme_open
+from topstep_sync.simulator.terrain import key, levels
 from topstep_sync.simulator.wire import wire_time
 
-_MASK: Final = (1 << 64) - 1
+SECONDS: Final = {
+    BarUnit.SECOND: 1, BarUnit.MINUTE: 60, BarUnit.HOUR: HOUR, BarUnit.DAY: DAY, BarUnit.WEEK: 7 * DAY,
+    BarUnit.MONTH: 30 * DAY,
+}  # fmt: skip
+"""Length of each unit; a month is taken as 30 days."""
 
-# Length of a wave in seconds, and its height as a share of the price.
-_WAVES: Final = (
-    (24 * 7 * DAY, 0.08),
-    (14 * DAY, 0.02),
-    (DAY, 0.006),
-    (7200, 0.0016),
-    (600, 0.0006),
-    (60, 0.0002),
-    (10, 0.00007),
-)
+# The first instant of a contract's history: before it there is nothing to answer, however far a window reaches back.
+_HORIZON: Final = 3 * 366 * DAY
 
-
-def mix(value: int) -> int:
-    """64 well-mixed bits of *value* (splitmix64's finaliser)."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
-    return value ^ (value >> 31)
-
-
-@functools.lru_cache(maxsize=4096)
-def _key(text: str) -> int:
-    return int.from_bytes(text.encode()[-8:], "big") ^ mix(sum(ord(c) << (i % 48) for i, c in enumerate(text)))
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _knot(key: int, wave: int, index: int) -> float:
-    return mix(key ^ (wave << 56) ^ index) / _MASK * 2 - 1
-
-
-def level(instrument: Instrument, epoch: float, seed: int) -> int:
-    """The contract's level at an instant, in ticks."""
-    key = _key(f"{seed}/{instrument.id}")
-    total = 0.0
-    for wave, (length, height) in enumerate(_WAVES):
-        index, part = divmod(epoch, length)
-        share = part / length
-        left = _knot(key, wave, int(index))
-        total += height * (left + (_knot(key, wave, int(index) + 1) - left) * share)
-    return max(1, round(instrument.root.level * math.exp(total) / instrument.root.tick_size))
-
-
-SECONDS: Final = {1: 1, 2: 60, 3: 3600, 4: DAY, 5: 7 * DAY, 6: 30 * DAY}
+_STEP: Final = 2654435761
+_opens: Final = functools.lru_cache(maxsize=1 << 16)(lambda hour: cme_open(hour * HOUR))
 
 
 def bars(instrument: Instrument, request: RetrieveBars, now: float, seed: int, *, always: bool) -> list[dict[str, Any]]:
     """The newest bars of the window, newest first."""
     length = SECONDS[request.unit] * request.unit_number
+    if not instrument.active and length < HOUR:
+        return []
     end = min(request.end_time.timestamp(), now)
-    start = request.start_time.timestamp()
-    opening = int(end // length) * length
-    found: list[dict[str, Any]] = []
-    while opening >= start and len(found) < request.limit:
-        if (opening + length <= end or request.include_partial_bar) and (always or cme_open(opening)):
-            found.append(_bar(instrument, opening, min(end, opening + length), length, seed))
+    start = max(request.start_time.timestamp(), now - _HORIZON)
+    newest = int(end // length) * length
+    if not request.include_partial_bar:
+        while newest + length > end:
+            newest -= length
+    openings = _openings(newest, start, length, request.limit, always=always)
+    return _make(instrument, openings, length, min(end, now), seed)
+
+
+def _openings(newest: int, start: float, length: int, limit: int, *, always: bool) -> list[int]:
+    """When the bars open: at most *limit*, ascending."""
+    found: list[int] = []
+    opening = newest
+    if always:
+        count = min(limit, max(0, math.floor((newest - start) / length) + 1))
+        return [newest - length * index for index in reversed(range(count))]
+    while opening >= start and len(found) < limit:
+        if _trades(opening, length):
+            found.append(opening)
         opening -= length
+    found.reverse()
     return found
 
 
-def _bar(instrument: Instrument, opening: int, until: float, length: int, seed: int) -> dict[str, Any]:
-    first, last = level(instrument, opening, seed), level(instrument, until, seed)
-    noise = mix(_key(instrument.id) ^ opening ^ length)
-    reach = 1 + math.isqrt(length) // 4
-    price = instrument.price
-    return {
-        "t": wire_time(opening),
-        "o": price(first),
-        "h": price(max(first, last) + noise % reach),
-        "l": price(max(1, min(first, last) - (noise >> 16) % reach)),
-        "c": price(last),
-        "v": 1 + (noise >> 32) % (10 * length),
-    }
+def _trades(opening: int, length: int) -> bool:
+    """Whether the market is open at any time of the bar; sessions begin and end with whole hours."""
+    first = opening // HOUR
+    if length <= HOUR and opening % HOUR + length <= HOUR:
+        return bool(_opens(first))
+    last = (opening + length - 1) // HOUR
+    return last - first >= 60 or any(_opens(hour) for hour in range(first, last + 1))
+
+
+def _make(instrument: Instrument, openings: list[int], length: int, end: float, seed: int) -> list[dict[str, Any]]:
+    if not openings:
+        return []
+    closings: list[float] = [opening + length for opening in openings]
+    closings[-1] = min(closings[-1], end)
+    instants = sorted({*openings, *closings})
+    at = dict(zip(instants, levels(instrument, instants, seed), strict=True))
+    price = functools.lru_cache(maxsize=None)(instrument.price)
+    salt, reach = key(f"{instrument.id} {length}"), 1 + math.isqrt(length) // 4
+    made = []
+    for opening, closing in zip(reversed(openings), reversed(closings), strict=True):
+        first, last = at[opening], at[closing]
+        noise = opening * _STEP + salt >> 12
+        high, low = (first, last) if first > last else (last, first)
+        made.append(
+            {
+                "t": _stamp(opening),
+                "o": price(first),
+                "h": price(high + noise % reach),
+                "l": price(max(1, low - (noise >> 8) % reach)),
+                "c": price(last),
+                "v": 1 + (noise >> 4) % (10 * length),
+            }
+        )
+    return made
+
+
+@functools.lru_cache(maxsize=4096)
+def _day(day: int) -> str:
+    return wire_time(day * DAY)[:11]
+
+
+_CLOCK: Final = tuple(f"{hour:02}:{minute:02}:" for hour in range(24) for minute in range(60))
+
+
+def _stamp(opening: int) -> str:
+    day, second = divmod(opening, DAY)
+    return f"{_day(day)}{_CLOCK[second // 60]}{second % 60:02}+00:00"

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from topstep_sync.models import DepthType, OrderSide
-from topstep_sync.simulator.bars import level
 from topstep_sync.simulator.bus import MARKET_HUB, Bus, Publication
 from topstep_sync.simulator.catalogue import Catalogue, Instrument
 from topstep_sync.simulator.simclock import SimClock, Timer
+from topstep_sync.simulator.terrain import level
 from topstep_sync.simulator.wire import wire_time
 
 # Depth of the initial image and the mix of events: 42 quotes, 20 trades and 62 depth records a second were

@@ -29,7 +29,8 @@ import uvicorn
 async def app(scope, receive, send):
     await receive()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": b'{"orders":[],"success":true,"errorCode":0,"errorMessage":null}'})
+    body = b'{"orders":[],"success":true,"errorCode":0,"errorMessage":null}'
+    await send({"type": "http.response.body", "body": body})
 import socket
 sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
 sock.bind(("127.0.0.1", 0))

@@ -12,7 +12,7 @@ import msgspec
 from topstep_sync.models import Account, Action, Depth, MarketTrade, Order, Position, Quote, Trade
 
 
-class Event(msgspec.Struct, kw_only=True):
+class Event(msgspec.Struct, kw_only=True, gc=False):
     """What every event has. Not frozen: the hub's thread stamps it before anybody sees it; read-only afterwards."""
 
     kind: ClassVar[str] = ""
@@ -25,28 +25,30 @@ class Event(msgspec.Struct, kw_only=True):
     """True when it comes from the reconciliation after a gap, not from the hub."""
 
 
-class MarketEvent(Event, kw_only=True):
+# A market event is decoded straight from the two arguments of the invocation that brings it, hence array_like and
+# the two fields in front; it costs no second object. gc=False: these trees hold no cycles, and there are many.
+class MarketEvent(Event, array_like=True, gc=False):
     """What every event of the market hub has."""
 
     hub: ClassVar[str] = "market"
-    contract_id: str = ""
+    contract_id: str
 
 
-class QuoteEvent(MarketEvent, kw_only=True):
+class QuoteEvent(MarketEvent, array_like=True, gc=False):
     """The best prices changed. Conflated for a slow consumer: `data` is then the merged image."""
 
     kind: ClassVar[str] = "quote"
     data: Quote
 
 
-class TradesEvent(MarketEvent, kw_only=True):
+class TradesEvent(MarketEvent, array_like=True, gc=False):
     """Trades of the market, oldest first."""
 
     kind: ClassVar[str] = "trades"
     data: list[MarketTrade]
 
 
-class DepthEvent(MarketEvent, kw_only=True):
+class DepthEvent(MarketEvent, array_like=True, gc=False):
     """Changes of the order book, oldest first."""
 
     kind: ClassVar[str] = "depth"
@@ -117,6 +119,8 @@ class Reconnected(StreamEvent, kw_only=True):
     """Seconds since 1970 at which the subscriptions stood again."""
     recovered_count: int = 0
     """Differences found by reconciliation and delivered as events before this one."""
+    lost: int = 0
+    """Orders that were working before the gap and of which the gateway tells nothing any more."""
     reconciled: bool = False
     """False when the hub needs no reconciliation, or it has not succeeded yet."""
 

@@ -24,13 +24,16 @@ FLOORS = {
     "auth.token_cipher": 2,
     "http.window": 2, "http.learning": 2, "http.line": 2, "http.pacing": 2, "http.lane": 2, "http.budgets": 2,
     "realtime.signalr": 2, "realtime.subscriptions": 2, "realtime.health": 2, "realtime.queue": 2,
-    "realtime.reconcile": 2,
+    "realtime.reconcile": 2, "realtime.state": 2, "realtime.book": 2, "realtime.wire": 2, "realtime.lifecycle": 2,
+    "realtime.backlog": 2,
     # 3 shells: the only input and output
     "http.adapter": 3, "http.shared_budget": 3, "http.bearer": 3, "http.prepare": 3, "http.transport": 3,
     "http.watch": 3, "http.pool": 3, "http.drop_in": 3, "http.typed": 3,
     "auth.token_storage": 3, "auth.gateway_auth": 3, "auth.transport": 3, "auth.private_file": 3,
     "auth.token_lock": 3, "auth.passphrase": 3, "auth.redis_storage": 3,
-    "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3,
+    "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3, "realtime.opening": 3,
+    "realtime.link": 3, "realtime.dialing": 3, "realtime.feeds": 3, "realtime.router": 3, "realtime.dispatch": 3,
+    "realtime.tokens": 3,
     "api": 3,
     # 4 assembly
     "session": 4,
@@ -58,7 +61,7 @@ ACTING = {"socket", "ssl", "select", "selectors", "requests", "urllib3", "websoc
 LIBRARIES = {
     "requests": {"errors", "session", "http", "auth.transport", "simulator", "compat"},
     "urllib3": {"session", "http"},
-    "websocket": {"realtime.websocket", "realtime.connection"},
+    "websocket": {"realtime.websocket", "realtime.link"},
     "msgspec": {
         "models", "messages", "events", "tables", "session", "http", "auth", "api", "realtime", "simulator", "notebook",
     },
@@ -66,6 +69,7 @@ LIBRARIES = {
     "filelock": {"auth", "http", "api"},
     "platformdirs": {"auth", "http", "api", "config"},
     "starlette": {"simulator"}, "uvicorn": {"simulator"}, "websockets": {"simulator"},
+    "certifi": {"realtime.opening"},
     "click": {"cli"}, "rich": {"cli", "notebook"},
     "pandas": {"notebook", "api", "tables"}, "tqdm": {"notebook", "api"}, "IPython": {"notebook"},
     "redis": {"http.shared_budget", "auth"},

@@ -234,6 +234,8 @@ class StreamConfig(Part):
     """Closes without allowReconnect in a row before giving up."""
     reconnect_on_close: Literal["always", "server"] = setting("always")
     """"server" follows the official clients: a Close without allowReconnect is final."""
+    hold_seconds: float = setting(5.0, not_negative)
+    """Seconds that live user events wait for the snapshot after a reconnect before they are delivered without it."""
     max_message_bytes: int = setting(16 * 1024 * 1024, positive)
     """Largest message accepted (depth snapshots exceed 10 kB)."""
     queue_trades: int = setting(100_000, positive)

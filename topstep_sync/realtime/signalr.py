@@ -22,6 +22,9 @@ HANDSHAKE: Final = '{"protocol":"json","version":1}\x1e'
 PING: Final = '{"type":6}\x1e'
 CLOSE: Final = '{"type":7}\x1e'
 
+# What msgspec raises: its own, UnicodeDecodeError (a ValueError), and RecursionError for deep nesting.
+_UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
 _NO_RESULT: Final = "Client didn't provide a result."  # the official clients' words
 
 
@@ -67,13 +70,17 @@ class Ignored(msgspec.Struct, frozen=True):
     type: int
 
 
+class Batch(list[Any]):
+    """What a fast decoder made of records that followed each other."""
+
+
 class Fault(msgspec.Struct, frozen=True):
     """The peer broke the protocol. Always the last message: nothing after it can be trusted."""
 
     reason: str
 
 
-Message = Handshake | Invocation | StreamItem | Completion | Close | Ignored | Fault
+Message = Batch | Handshake | Invocation | StreamItem | Completion | Close | Ignored | Fault
 
 
 class FastRecord(Protocol):
@@ -97,8 +104,8 @@ class HubProtocol:
         self._rest = b""
         self._handshaken = False
 
-    def receive(self, data: bytes) -> list[Any]:
-        """The messages that *data* completes, oldest first: `Message`s, and what the fast decoder made.
+    def receive(self, data: bytes) -> list[Message]:
+        """The messages that *data* completes, oldest first; what the fast decoder made comes in `Batch`es.
 
         However the bytes are cut, the same messages come out. A `Fault` is the last one there ever is.
         """
@@ -118,45 +125,45 @@ class HubProtocol:
         self._handshaken = True
         return [answer, *self._records(others)] if separator else [answer]
 
-    def _records(self, body: bytes) -> list[Any]:
+    def _records(self, body: bytes) -> list[Message]:
         """The messages of *body*, records with separators between them and none at the end."""
         if self._fast is not None:
             try:
                 records = self._fast.decode(b"[" + body.replace(RECORD_SEPARATOR, b",") + b"]")
-            except msgspec.MsgspecError:
+            except _UNREADABLE:
                 pass
             else:
                 # A record that is no single JSON value could pass as two; then the counts differ.
                 if len(records) == body.count(RECORD_SEPARATOR) + 1:
-                    return [record.arguments for record in records]
+                    return [Batch([record.arguments for record in records])]
         return self._one_by_one(body)
 
-    def _one_by_one(self, body: bytes) -> list[Any]:
-        messages: list[Any] = []
+    def _one_by_one(self, body: bytes) -> list[Message]:
+        messages: list[Message] = []
         for raw in body.split(RECORD_SEPARATOR):
-            message = self._record(raw)
+            if self._fast is not None:
+                try:
+                    (record,) = self._fast.decode(b"[" + raw + b"]")
+                except _UNREADABLE:
+                    pass
+                else:
+                    if not (messages and isinstance(messages[-1], Batch)):
+                        messages.append(Batch())
+                    messages[-1].append(record.arguments)  # type: ignore[union-attr]
+                    continue
+            message = general(raw)
             if message is not None:
                 messages.append(message)
             if isinstance(message, Fault):
                 break
         return messages
 
-    def _record(self, raw: bytes) -> Any:
-        if self._fast is not None:
-            try:
-                (record,) = self._fast.decode(b"[" + raw + b"]")
-            except (msgspec.MsgspecError, ValueError):
-                pass
-            else:
-                return record.arguments
-        return general(raw)
-
 
 def general(raw: bytes) -> Message | None:
     """What one record says; `None` for a ping, which only proves that the peer lives."""
     try:
         record = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         return Fault(f"a record is not JSON: {error}")
     if not isinstance(record, dict) or type(record.get("type")) is not int:
         return Fault("a record is not an object with a whole number as its type")
@@ -170,7 +177,7 @@ def general(raw: bytes) -> Message | None:
 def _handshake(raw: bytes) -> Handshake | Fault:
     try:
         answer = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError):
+    except _UNREADABLE:
         answer = None
     if not isinstance(answer, dict) or "type" in answer:
         return Fault("the first record is not an answer to the handshake")

@@ -1,0 +1,207 @@
+"""What waits in an event queue, and the policy of each kind for when it waits for long. No locks, no waiting.
+
+| kind | when the consumer is slow |
+|---|---|
+| user events, and those about the stream | never dropped |
+| quotes | merged per contract into the oldest one that waits; a price that did not change is kept, not zeroed |
+| market trades | the oldest are dropped, and a `Gap` in their place says how many |
+| depth | all updates are dropped, and a `BookReset` for each contract in their place says so |
+
+Batches are taken as they come. They are looked through only when the consumer is behind or much has piled up, so an
+event costs its share of one deque operation while the consumer keeps up, and each look pays for as many events as
+it goes through.
+"""
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from topstep_sync.clock import FOREVER
+from topstep_sync.events import BookReset, DepthEvent, Gap, QuoteEvent, TradesEvent
+from topstep_sync.models import Quote
+
+# Merging begins when the consumer is this far behind; below it nobody could tell the difference.
+BEHIND: Final = 0.1  # GUESS: seconds; quotes of one contract come 42 a second at the open
+PILE: Final = 4096  # events that may wait before they are looked through; about 4 MB
+
+
+class Backlog:
+    """Events in the order they came. Belongs to whoever holds the lock of its queue."""
+
+    def __init__(self, merging: bool, max_trades: int | None, max_depth: int | None) -> None:
+        self.merging = merging
+        self._max_trades = FOREVER if max_trades is None else max_trades
+        self._max_depth = FOREVER if max_depth is None else max_depth
+        self._inbox: deque[list[Any]] = deque()  # batches as they came
+        self._ready: deque[Any] = deque()  # events, older than the inbox
+        self._slots: dict[str, QuoteEvent] = {}  # contract → the quote in `_ready` that later ones merge into
+        self._plain = False  # whether `_ready` may hold quotes that were not merged
+        self._pile = int(min(PILE, 2 * self._max_trades, 2 * self._max_depth))
+        self._look_at = self._pile  # how many may wait until the next look
+        self.size = 0
+        self.dropped = 0
+        self.merged = 0
+
+    def put(self, batch: list[Any]) -> list[str]:
+        """*batch* is behind the others; returns the contracts whose books were dropped because of it."""
+        self._inbox.append(batch)
+        self.size += len(batch)
+        return self._relieve() if self.size > self._look_at else []
+
+    def take(self, now: float) -> Any:
+        """The oldest event, which waits no more; `None` when there is none."""
+        if self._inbox:
+            if self.merging and self._is_behind(now):
+                self._sort_in(merge=True)
+            elif not self._ready:
+                self._sort_in(merge=False)
+        if not self._ready:
+            return None
+        event = self._ready.popleft()
+        self.size -= 1
+        if self._slots and type(event) is QuoteEvent and self._slots.get(event.contract_id) is event:
+            del self._slots[event.contract_id]
+        return event
+
+    def take_all(self, now: float) -> list[Any]:
+        """Everything that waits, oldest first."""
+        self._sort_in(merge=self.merging and self._is_behind(now))
+        events, self._ready = list(self._ready), deque()
+        self._slots.clear()
+        self._plain = False
+        self.size, self._look_at = 0, self._pile
+        return events
+
+    def put_back(self, events: list[Any]) -> None:
+        """*events* are in front of the others."""
+        self._ready.extendleft(reversed(events))
+        self.size += len(events)
+        self._plain = True
+        self._slots.clear()
+
+    def oldest(self) -> Any:
+        """The oldest event, which stays; `None` when there is none."""
+        return self._ready[0] if self._ready else self._inbox[0][0] if self._inbox else None
+
+    def _is_behind(self, now: float) -> bool:
+        oldest = self._inbox[0][0].received_at if self._inbox else FOREVER
+        if self._ready:
+            oldest = min(oldest, self._ready[0].received_at)
+        return bool(now - oldest > BEHIND)
+
+    def _relieve(self) -> list[str]:
+        """Apply the policies to all that waits; return the contracts whose books were dropped."""
+        self._sort_in(merge=self.merging)
+        counts = Counter(map(type, self._ready))
+        resets: list[str] = []
+        if counts[TradesEvent] > self._max_trades:
+            self._drop_trades(int(counts[TradesEvent] - self._max_trades))
+        if counts[DepthEvent] > self._max_depth:
+            resets = self._drop_books()
+        self.size = len(self._ready)
+        self._look_at = max(self._pile, 2 * self.size)
+        return resets
+
+    def _drop_trades(self, count: int) -> None:
+        """Drop the oldest *count* events of market trades; a `Gap` for each contract takes the first one's place."""
+        gaps: dict[str, Gap] = {}
+        kept: deque[Any] = deque()
+        for event in self._ready:
+            if type(event) is Gap:
+                gaps.setdefault(event.contract_id, event)
+            if count and type(event) is TradesEvent:
+                count -= 1
+                self.dropped += len(event.data)
+                gap = gaps.get(event.contract_id)
+                if gap is None:
+                    gap = gaps[event.contract_id] = self._stamped(Gap, event)
+                    kept.append(gap)
+                gap.count += len(event.data)
+            else:
+                kept.append(event)
+        self._ready = kept
+
+    def _drop_books(self) -> list[str]:
+        """Drop all depth; a `BookReset` for each contract takes the first update's place."""
+        resets: dict[str, BookReset] = {}
+        kept: deque[Any] = deque()
+        for event in self._ready:
+            if type(event) is BookReset:
+                resets.setdefault(event.contract_id, event)
+            if type(event) is DepthEvent:
+                self.dropped += len(event.data)
+                reset = resets.get(event.contract_id)
+                if reset is None:
+                    reset = resets[event.contract_id] = self._stamped(BookReset, event)
+                    kept.append(reset)
+                reset.count += len(event.data)
+            else:
+                kept.append(event)
+        self._ready = kept
+        return list(resets)
+
+    @staticmethod
+    def _stamped(kind: Any, event: Any) -> Any:
+        return kind(
+            source="market",
+            contract_id=event.contract_id,
+            count=0,
+            received_at=event.received_at,
+            received_epoch=event.received_epoch,
+        )
+
+    def _sort_in(self, merge: bool) -> None:
+        """Move the inbox behind what is ready; with *merge*, one quote a contract is left."""
+        batches, self._inbox = self._inbox, deque()
+        if not merge:
+            self._ready.extend(itertools.chain.from_iterable(batches))
+            self._plain = True
+            return
+        events: Iterable[Any] = itertools.chain.from_iterable(batches)
+        if self._plain:
+            events = itertools.chain(self._ready, events)
+            self._ready, self._slots, self._plain = deque(), {}, False
+        ready, slots = self._ready, self._slots
+        for event in events:
+            if type(event) is not QuoteEvent:
+                ready.append(event)
+                continue
+            slot = slots.get(event.contract_id)
+            if slot is None:
+                # A copy: other queues may hold the same event.
+                slots[event.contract_id] = slot = _copied(event)
+                ready.append(slot)
+            else:
+                slot.data = merged(slot.data, event.data)
+                slot.received_at, slot.received_epoch = event.received_at, event.received_epoch
+                self.merged += 1
+        self.size = len(ready)
+
+
+def merged(old: Quote, new: Quote) -> Quote:
+    """*old* with what *new* says; what *new* left out stays as it was."""
+    return msgspec.structs.replace(
+        old, **{name: value for name in Quote.__struct_fields__ if (value := getattr(new, name)) is not UNSET}
+    )
+
+
+def _copied(event: QuoteEvent) -> QuoteEvent:
+    return QuoteEvent(
+        event.contract_id,
+        event.data,
+        received_at=event.received_at,
+        received_epoch=event.received_epoch,
+        recovered=event.recovered,
+    )
+
+
+def squeezed(events: list[Any]) -> list[Any]:
+    """*events* with one quote a contract left, which says what all of them said."""
+    backlog = Backlog(merging=True, max_trades=None, max_depth=None)
+    backlog.put(events)
+    backlog._sort_in(merge=True)
+    return list(backlog._ready)

@@ -1,0 +1,334 @@
+"""What each hub's thread does with what arrives: market events go straight on, user events through reconciliation.
+
+Everything here runs on the owner's thread of its hub, except where a method says otherwise.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from topstep_sync.clock import FOREVER, Clock
+from topstep_sync.events import (
+    ConnectionEvent,
+    DepthEvent,
+    Event,
+    MarketEvent,
+    QuoteEvent,
+    Reconnected,
+    SessionConflict,
+    SubscriptionFailed,
+    TradesEvent,
+)
+from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.queue import EventQueue
+from topstep_sync.realtime.reconcile import Reconciler, Snapshot, account_of
+from topstep_sync.realtime.subscriptions import Step, Want
+from topstep_sync.realtime.wire import interpret
+
+_log = logging.getLogger("topstep_sync.realtime")
+
+Fetch = Callable[[list[int], float], Snapshot]
+
+RETRY: Final = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # seconds between attempts at a snapshot; the last one repeats
+_SMALL: Final = 64  # events; a larger batch is sampled for the times of the last data
+_contract_id: Final = attrgetter("contract_id")
+
+
+class Route(NamedTuple):
+    """One queue and what it asked for."""
+
+    queue: EventQueue
+    wanted: frozenset[Any]  # (event class, contract) on the market hub, account ids on the user hub
+    all: bool  # whether it asked for everything that this hub was ever asked for
+
+
+class Feed:
+    """The common half: queues, what is about the stream itself, and the tolerant reading."""
+
+    def __init__(self, hub: str, clock: Clock) -> None:
+        self.hub = hub
+        self._clock = clock
+        self.routes: tuple[Route, ...] = ()
+        """Replaced as a whole by whoever subscribes, on any thread."""
+        self.conflicted: Callable[[], None] = lambda: None
+        """Tells the connection of a `GatewayLogout`."""
+        self.last_data: dict[Any, float] = {}
+        """What was subscribed → monotonic time of its last event."""
+        self.malformed = 0
+        """Records that were not what the contract says, and were dropped."""
+        self.tick: Callable[[float], float] = lambda now: FOREVER
+        """Called every turn with the time; returns when it wants to be called next."""
+
+    def tell(self, event: Any) -> None:
+        """*event* is in every queue."""
+        event.received_at, event.received_epoch = self._clock.monotonic(), self._clock.epoch()
+        for route in self.routes:
+            route.queue.put([event])
+
+    def events(self, batch: list[Any], now: float, epoch: float) -> None:
+        raise NotImplementedError
+
+    def take(self, events: list[Any], now: float, epoch: float) -> None:
+        """Deliver events that were read the tolerant way."""
+        raise NotImplementedError
+
+    def invocation(self, target: str, arguments: list[Any], now: float, epoch: float) -> None:
+        try:
+            events = interpret(target, arguments)
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            self.malformed += 1
+            _log.warning("! %s: a %s that makes no sense was dropped: %s", self.hub, target, error)
+            return
+        if events is None:
+            _log.info("< %s: nobody knows the target %s", self.hub, target)
+            return
+        for event in events:
+            event.received_at, event.received_epoch = now, epoch
+        if events and isinstance(events[0], SessionConflict):
+            self._conflict(events[0])
+        elif events:
+            self.take(list(events), now, epoch)
+
+    def _conflict(self, event: SessionConflict) -> None:
+        _log.warning("! %s: the gateway said GatewayLogout: another program of this user, or a dead token", self.hub)
+        self.conflicted()
+        event.source = self.hub
+        self.tell(event)
+
+    def refused(self, step: Step, reason: str) -> None:
+        argument = str(step.want.arguments[0]) if step.want.arguments else None
+        _log.warning("! %s: the hub refused %s: %s", self.hub, step.want, reason)
+        self.tell(SubscriptionFailed(source=self.hub, target=step.target, argument=argument, reason=reason))
+
+    def changed(self, state: State, reason: str | None) -> None:
+        self.tell(ConnectionEvent(source=self.hub, state=state.value, reason=reason))
+        if state is State.FAILED:
+            for route in self.routes:
+                route.queue.finish(f"the {self.hub} hub gave up: {reason}", failed=True)
+
+    def established(self, gap_start: float | None, gap_end: float) -> None:
+        if gap_start is not None:
+            self.tell(Reconnected(source=self.hub, gap_start=gap_start, gap_end=gap_end))
+
+    def due(self, now: float) -> float:
+        return self.tick(now)
+
+
+class MarketFeed(Feed):
+    """Quotes, trades and depth."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("market", clock)
+
+    def events(self, batch: list[Any], now: float, epoch: float) -> None:
+        for queue, wanted, everything in self.routes:
+            queue.put(batch if everything else [e for e in batch if (type(e), e.contract_id) in wanted])
+        sample = batch if len(batch) <= _SMALL else batch[:: len(batch) // _SMALL]
+        self.last_data.update(dict.fromkeys(zip(map(type, sample), map(_contract_id, sample), strict=True), now))
+
+    def take(self, events: list[Any], now: float, epoch: float) -> None:
+        self.events([event for event in events if isinstance(event, MarketEvent)], now, epoch)
+
+
+class UserFeed(Feed):
+    """Accounts, orders, positions and trades, each delivered once, and the state they amount to."""
+
+    def __init__(self, clock: Clock, fetch: Fetch | None, hold_seconds: float) -> None:
+        super().__init__("user", clock)
+        self._fetch = fetch
+        self._hold_seconds = hold_seconds
+        self.reconciler = Reconciler()
+        self.wake: Callable[[], None] = lambda: None
+        """Wakes the owner's thread; a snapshot has come."""
+        self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._gap: tuple[float, float] | None = None  # not reconciled yet: start and end, seconds since 1970
+        self._told = False  # whether that gap was told of already
+        self._up = False
+        self._job = 0  # number of the snapshot that is awaited; an older one is of no use
+        self._busy = False
+        self._failures = 0
+        self._retry_at = 0.0
+        self._release_at = FOREVER
+        self.trouble: str | None = None
+        """Why the last snapshot failed; `None` after one that did not."""
+        self.caught_up = threading.Event()
+        """Set while every watched account is reconciled."""
+
+    ############################################## from other threads ##############################################
+
+    def watch(self, account_ids: Iterable[int], epoch: float) -> None:
+        """These accounts are wanted from *epoch* on; from any thread."""
+        self.caught_up.clear()
+        self._commands.append((self._watch, (frozenset(account_ids), epoch)))
+
+    def forget(self, account_ids: Iterable[int]) -> None:
+        """These accounts are wanted no more; from any thread."""
+        self._commands.append((self._forget, (frozenset(account_ids),)))
+
+    def _watch(self, account_ids: frozenset[int], epoch: float) -> None:
+        for account_id in account_ids:
+            self.reconciler.watch(account_id, epoch)
+        if self._fetch is not None:
+            self._hold(self.reconciler.unknown)
+
+    def _forget(self, account_ids: frozenset[int]) -> None:
+        for account_id in account_ids:
+            self.reconciler.forget(account_id)
+
+    ############################################## the connection's life ##############################################
+
+    def changed(self, state: State, reason: str | None) -> None:
+        if state is not State.CONNECTED:
+            self._up = False
+            self._job += 1
+            self._busy = False
+            self.reconciler.doubt()
+            self.caught_up.clear()
+        super().changed(state, reason)
+
+    def established(self, gap_start: float | None, gap_end: float) -> None:
+        self._run_commands()
+        self._up = True
+        self._failures, self._retry_at = 0, 0.0
+        if gap_start is not None:
+            start = min(gap_start, self._gap[0]) if self._gap else gap_start
+            self._gap, self._told = (start, gap_end), False
+        if self._fetch is None:
+            if self._gap is not None:
+                self._tell_gap(0, 0, reconciled=False)
+                self._gap = None
+            self.caught_up.set()
+        elif self._gap is not None:
+            self._hold(self.reconciler.watched)
+
+    def _hold(self, account_ids: set[int]) -> None:
+        if account_ids:
+            self.reconciler.hold(account_ids)
+            self._release_at = self._clock.monotonic() + self._hold_seconds
+
+    def due(self, now: float) -> float:
+        self._run_commands()
+        if self._up and not self._busy and self._fetch is not None:
+            if not self._gap and not self.reconciler.unknown:
+                self.caught_up.set()
+            elif now >= self._retry_at:
+                self._start()
+        if now >= self._release_at:
+            self._give_up_waiting()
+        wanted = self._retry_at if self._up and not self._busy and self._retry_at > now else FOREVER
+        return min(self._release_at, wanted, self.tick(now))
+
+    def _run_commands(self) -> None:
+        while self._commands:
+            command, arguments = self._commands.popleft()
+            command(*arguments)
+
+    ################################################## reconciling ##################################################
+
+    def _start(self) -> None:
+        """Fetch a snapshot on a thread of its own: the hub must go on answering pings meanwhile."""
+        assert self._fetch is not None
+        gap = self._gap
+        accounts = self.reconciler.watched if gap else self.reconciler.unknown
+        if not accounts:
+            self._gap = None
+            return
+        self._busy = True
+        self._job += 1
+        start = gap[0] if gap else self._clock.epoch()
+        arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start))
+        threading.Thread(target=self._work, args=arguments, name="topstep-reconcile", daemon=True).start()
+
+    def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:
+        try:
+            snapshot, error = fetch(accounts, since), None
+        except Exception as failure:
+            snapshot, error = None, f"{type(failure).__name__}: {failure}"
+        self._commands.append((self._finish, (job, accounts, snapshot, error)))
+        self.wake()
+
+    def _finish(self, job: int, accounts: list[int], snapshot: Snapshot | None, error: str | None) -> None:
+        if job != self._job or not self._up:
+            return  # the connection was lost meanwhile; another snapshot will follow
+        self._busy = False
+        now, epoch = self._clock.monotonic(), self._clock.epoch()
+        self.trouble = error
+        if snapshot is None:
+            self._retry_at = now + RETRY[min(self._failures, len(RETRY) - 1)]
+            self._failures += 1
+            _log.warning("~ no snapshot to reconcile with (attempt %d): %s", self._failures, error)
+            return
+        self._failures, self._retry_at = 0, 0.0
+        recovered, lost = self.reconciler.apply(snapshot, accounts, now, epoch)
+        self._deliver(recovered)
+        if self._gap is not None:
+            self._tell_gap(len(recovered), lost, reconciled=True)
+            self._gap = None
+        self._release_at = FOREVER
+        self._deliver(self.reconciler.release())
+        if self.reconciler.unknown:
+            self._hold(self.reconciler.unknown)
+        else:
+            self.caught_up.set()
+
+    def _give_up_waiting(self) -> None:
+        """Live events must not wait for ever for a snapshot that does not come."""
+        self._release_at = FOREVER
+        if self._gap is not None and not self._told:
+            self._told = True
+            self._tell_gap(0, 0, reconciled=False)
+        self._deliver(self.reconciler.release())
+
+    def _tell_gap(self, recovered: int, lost: int, reconciled: bool) -> None:
+        assert self._gap is not None
+        start, end = self._gap
+        self.tell(
+            Reconnected(
+                source="user",
+                gap_start=start,
+                gap_end=end,
+                recovered_count=recovered,
+                lost=lost,
+                reconciled=reconciled,
+            )
+        )
+
+    ################################################### delivering ###################################################
+
+    def take(self, events: list[Any], now: float, epoch: float) -> None:
+        self._run_commands()
+        for event in events:
+            self.last_data[account_of(event)] = now
+        self._deliver(self.reconciler.live(events))
+
+    def events(self, batch: list[Any], now: float, epoch: float) -> None:
+        self.take(batch, now, epoch)
+
+    def _deliver(self, events: list[Any]) -> None:
+        for queue, wanted, _ in self.routes:
+            queue.put([event for event in events if account_of(event) in wanted])
+
+
+def market_wants(
+    quotes: Iterable[str], trades: Iterable[str], depth: Iterable[str]
+) -> dict[tuple[type[Event], str], Want]:
+    """What a queue asks of the market hub: what it gets → the call that asks for it."""
+    kinds: tuple[tuple[type[Event], str, Iterable[str]], ...] = (
+        (QuoteEvent, "SubscribeContractQuotes", quotes),
+        (TradesEvent, "SubscribeContractTrades", trades),
+        (DepthEvent, "SubscribeContractMarketDepth", depth),
+    )
+    return {(kind, contract): Want(target, (contract,)) for kind, target, wanted in kinds for contract in wanted}
+
+
+def user_wants(accounts: Iterable[int]) -> list[Want]:
+    """The calls that ask the user hub for everything about some accounts."""
+    wants = [
+        Want(f"Subscribe{topic}", (account,)) for account in accounts for topic in ("Orders", "Positions", "Trades")
+    ]
+    return [Want("SubscribeAccounts"), *wants] if wants else []

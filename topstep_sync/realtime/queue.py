@@ -1,0 +1,263 @@
+"""The queue a main loop polls: events of both hubs, in the order they came.
+
+A consumer that keeps up sees every event; what happens to those of a slow one is in `backlog`. The hub's thread hands
+over whole batches and wakes the consumer once a batch.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Literal, Self
+
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
+from topstep_sync.errors import StreamError, StreamFailed
+from topstep_sync.events import BookReset, DepthEvent
+from topstep_sync.realtime.backlog import Backlog, squeezed
+from topstep_sync.realtime.book import Book
+
+_log = logging.getLogger("topstep_sync.realtime")
+
+_ASIDE: Final = 10_000  # events that `wait_for` keeps aside before their quotes are merged
+_WARN_AT: Final = 50_000  # waiting events at which the first warning comes; then at each doubling
+
+Policy = Literal["merge", "all"]
+
+
+class EventQueue:
+    """Typed events for one consumer, from both hubs. Thread-safe; raises `queue.Empty` like the standard queue.
+
+    Args:
+        quotes: ``"merge"`` to conflate quotes for a slow consumer, ``"all"`` to keep every one.
+        max_trades: events of market trades kept at least before the oldest are dropped; `None` for no limit.
+        max_depth: events of depth kept at least before the books are dropped; `None` for no limit.
+        on_close: called once, with the queue, when it is closed.
+        on_reset: called with the contract's id when its book was dropped, so that it can be fetched anew.
+    """
+
+    def __init__(
+        self,
+        *,
+        quotes: Policy = "merge",
+        max_trades: int | None = 100_000,
+        max_depth: int | None = 20_000,
+        clock: Clock = SYSTEM_CLOCK,
+        on_close: "Callable[[EventQueue], None] | None" = None,
+        on_reset: Callable[[str], None] | None = None,
+    ) -> None:
+        if quotes not in ("merge", "all"):
+            raise ValueError(f'quotes is {quotes!r}; expected "merge" or "all"')
+        for name, limit in (("max_trades", max_trades), ("max_depth", max_depth)):
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} is {limit!r}; expected a number above 0, or None for no limit")
+        self._clock, self._on_close, self._on_reset = clock, on_close, on_reset
+        self._lock = threading.Lock()  # guards everything below
+        self._backlog = Backlog(quotes == "merge", max_trades, max_depth)
+        self._arrived = threading.Event()
+        self._waiting = 0  # consumers
+        self._reason: str | None = None
+        self._failed = False
+        self._books: dict[str, Book] = {}
+        self._warn_at = _WARN_AT
+        self.received = 0
+        """Events handed over so far."""
+
+    ############################################### the hub's side ###############################################
+
+    def put(self, batch: list[Any]) -> None:
+        """The events of *batch* are behind those already here; their order stays. Does nothing once it is closed."""
+        if not batch:
+            return
+        with self._lock:
+            if self._reason is not None:
+                return
+            resets = self._backlog.put(batch)
+            self.received += len(batch)
+            waiting, size = self._waiting, self._backlog.size
+        if waiting:
+            self._arrived.set()
+        if size > self._warn_at:
+            self._warn_at = 2 * size
+            _log.warning("! %d events wait for a consumer that is %.1f s behind", size, self.lag)
+        if self._on_reset is not None:
+            for contract_id in resets:
+                self._on_reset(contract_id)
+
+    def finish(self, reason: str, failed: bool = False) -> None:
+        """No more events will come; iteration ends once those that wait are taken."""
+        with self._lock:
+            if self._reason is None:
+                self._reason, self._failed = reason, failed
+        self._arrived.set()
+
+    ############################################# the consumer's side #############################################
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The oldest event that waits.
+
+        Args:
+            block: False to return at once.
+            timeout: seconds to wait for one; `None` for as long as it takes.
+
+        Raises:
+            queue.Empty: there was none in time.
+            StreamFailed: the stream gave up, and every event before that was taken.
+            StreamError: the queue is closed, and every event before that was taken.
+        """
+        if timeout is not None and timeout < 0:
+            raise ValueError(f"timeout is {timeout!r}; expected 0 or more seconds, or None")
+        start = self._clock.monotonic()
+        end = start if not block else FOREVER if timeout is None else start + timeout
+        while True:
+            with self._lock:
+                now = self._clock.monotonic()
+                event = self._backlog.take(now)
+                if event is not None:
+                    if self._waiting and self._backlog.size:
+                        self._arrived.set()  # another consumer waits, and may have missed its turn
+                    if type(event) is DepthEvent or type(event) is BookReset:
+                        self._keep_book(event)
+                    return event
+                self._refuse_ended()
+                if now >= end:
+                    raise queue.Empty
+                self._waiting += 1
+                self._arrived.clear()
+            try:
+                self._clock.wait(self._arrived, None if end == FOREVER else end - now)
+            finally:
+                with self._lock:
+                    self._waiting -= 1
+
+    def get_nowait(self) -> Any:
+        """The oldest event that waits; raises `queue.Empty` when there is none."""
+        return self.get(block=False)
+
+    def drain(self, max: int | None = None) -> list[Any]:  # noqa: A002 - the word everybody expects
+        """The events that wait, oldest first, at most *max* of them; an empty list when there is none.
+
+        Raises:
+            StreamError: as `get`, once the queue has ended and all was taken.
+        """
+        with self._lock:
+            now = self._clock.monotonic()
+            if not self._backlog.size:
+                self._refuse_ended()
+                return []
+            events = self._backlog.take_all(now)
+            if max is not None and max < len(events):
+                self._backlog.put_back(events[max:])
+                del events[max:]
+            kinds = set(map(type, events))
+            if DepthEvent in kinds or BookReset in kinds:
+                for event in events:
+                    self._keep_book(event)
+        return events
+
+    def wait_for(self, predicate: Callable[[Any], bool], timeout: float | None = None) -> Any:
+        """The first event for which *predicate* is true. The others stay, in their order, for `get`.
+
+        Raises:
+            queue.Empty: none came within *timeout* seconds.
+        """
+        end = FOREVER if timeout is None else self._clock.monotonic() + timeout
+        aside: list[Any] = []
+        try:
+            while True:
+                left = end - self._clock.monotonic()
+                event = self.get(timeout=None if left == FOREVER else max(0.0, left))
+                if predicate(event):
+                    return event
+                aside.append(event)
+                if self._backlog.merging and len(aside) % _ASIDE == 0:
+                    aside = squeezed(aside)
+        finally:
+            with self._lock:
+                self._backlog.put_back(aside)
+
+    def _refuse_ended(self) -> None:
+        assert self._lock.locked()
+        if self._reason is not None:
+            raise (StreamFailed if self._failed else StreamError)(self._reason)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self.get()
+        except StreamFailed:
+            raise
+        except StreamError:
+            raise StopIteration from None
+
+    ################################################ what it knows ################################################
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the oldest waiting event has been here; 0.0 when none waits."""
+        with self._lock:
+            oldest = self._backlog.oldest()
+        return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest.received_at)
+
+    @property
+    def dropped(self) -> int:
+        """Market trades and depth updates dropped so far, because the consumer was slow."""
+        return self._backlog.dropped
+
+    @property
+    def merged(self) -> int:
+        """Quotes merged into an earlier one so far."""
+        return self._backlog.merged
+
+    def qsize(self) -> int:
+        """How many events wait."""
+        return self._backlog.size
+
+    __len__ = qsize
+
+    def empty(self) -> bool:
+        """Whether none waits."""
+        return self._backlog.size == 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more events will come."""
+        return self._reason is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why no more will come; `None` while they do."""
+        return self._reason
+
+    def book(self, contract_id: str) -> Book:
+        """The order book of a contract, as of the last depth event that was taken; it goes on changing."""
+        with self._lock:
+            return self._books.setdefault(contract_id, Book(contract_id))
+
+    def _keep_book(self, event: Any) -> None:
+        assert self._lock.locked()
+        if type(event) is DepthEvent:
+            self._books.setdefault(event.contract_id, Book(event.contract_id)).apply(event.data)
+        elif type(event) is BookReset and event.contract_id in self._books:
+            self._books[event.contract_id].clear()
+
+    def close(self) -> None:
+        """Nobody wants these events any more; subscriptions that no other queue needs are taken back. Idempotent."""
+        self.finish("the queue was closed")
+        callback, self._on_close = self._on_close, None
+        if callback is not None:
+            callback(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __bool__(self) -> bool:
+        return True  # an empty queue is still a queue
+
+    def __repr__(self) -> str:
+        ended = f", closed: {self._reason}" if self._reason else ""
+        return f"EventQueue({self._backlog.size} waiting, lag {self.lag:.3f} s, {self.dropped} dropped{ended})"

@@ -1,0 +1,220 @@
+"""Both hubs behind one door: queues of typed events, the trading state, health.
+
+| attribute | written by | read by |
+|---|---|---|
+| a feed's `routes` | whoever subscribes or closes a queue, under the lock, as a whole | the hub's thread |
+| a feed's commands | anybody | the hub's thread |
+| `user.reconciler` | the user hub's thread | the same; its `state` by anybody |
+| a queue | the hubs' threads on one side, the consumer on the other | |
+"""
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import Any, Final
+
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.config import Config
+from topstep_sync.errors import InvalidRequest, SessionClosed, StreamError, StreamFailed
+from topstep_sync.realtime.connection import SignalRConnectionManager
+from topstep_sync.realtime.feeds import Feed, Fetch, MarketFeed, Route, UserFeed, market_wants, user_wants
+from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.queue import EventQueue
+from topstep_sync.realtime.state import TradingState
+from topstep_sync.realtime.subscriptions import Want
+from topstep_sync.realtime.wire import market_decoder
+
+_log = logging.getLogger("topstep_sync.realtime")
+
+WAIT: Final = 15.0  # seconds for a new subscription to stand
+
+
+class _Hub:
+    """One hub: its connection, its feed, and who wants what of it."""
+
+    def __init__(self, connection: SignalRConnectionManager, feed: Feed) -> None:
+        self.connection = connection
+        self.feed = feed
+        self.ever: set[Any] = set()  # everything asked for since it was connected
+
+    def route(self, queue: EventQueue, wanted: Iterable[Any]) -> None:
+        """*queue* gets what it wants from here on."""
+        keys = frozenset(wanted)
+        self.ever |= keys
+        routes = [*self.feed.routes, Route(queue, keys, False)]
+        self.feed.routes = tuple(route._replace(all=route.wanted == self.ever) for route in routes)
+
+    def unroute(self, queue: EventQueue) -> None:
+        """*queue* gets nothing any more."""
+        self.feed.routes = tuple(route for route in self.feed.routes if route.queue is not queue)
+
+
+class Stream:
+    """Live events of both hubs. Thread-safe; connects with the first subscription.
+
+    Args:
+        config: where the hubs are, and the settings of its part `stream`.
+        tokens: gives the token for every connection, see `tokens.Tokens`.
+        snapshot: fetches what REST says about some accounts since a time; `None` to do without reconciliation.
+    """
+
+    def __init__(
+        self, config: Config, tokens: Any, *, snapshot: Fetch | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._config, self._tokens, self._clock = config, tokens, clock
+        self._lock = threading.Lock()  # guards the routes, the wants and what follows from them
+        self._user = UserFeed(clock, snapshot, config.stream.hold_seconds)
+        self._market = MarketFeed(clock)
+        self._hubs = {
+            "user": self._hub(config.user_hub_url, self._user),
+            "market": self._hub(config.market_hub_url, self._market),
+        }
+        user = self._hubs["user"].connection
+        self._user.wake, self._user.conflicted = user.wake, user.conflicted
+        self._market.conflicted = self._hubs["market"].connection.conflicted
+        self._closed = False
+
+    def _hub(self, url: str, feed: Feed) -> _Hub:
+        fast = market_decoder() if feed is self._market else None
+        connection = SignalRConnectionManager(
+            self._tokens, config=self._config.stream, url=url, name=feed.hub, clock=self._clock, sink=feed, fast=fast
+        )
+        return _Hub(connection, feed)
+
+    def subscribe(
+        self,
+        *,
+        accounts: Iterable[int] = (),
+        quotes: Iterable[str] = (),
+        trades: Iterable[str] = (),
+        depth: Iterable[str] = (),
+        wait: float = WAIT,
+        **queue_options: Any,
+    ) -> EventQueue:
+        """A queue that gets the events asked for, from now on, until it is closed.
+
+        Args:
+            accounts: account ids whose account, order, position and trade events are wanted.
+            quotes: contract ids whose best prices are wanted.
+            trades: contract ids whose market trades are wanted.
+            depth: contract ids whose order book is wanted.
+            wait: seconds for the hubs to agree; 0 returns at once, and the queue tells how it goes.
+            queue_options: see `EventQueue`.
+
+        Raises:
+            InvalidRequest: nothing was asked for, or not as ids.
+            StreamFailed: a hub gave up; the message says why.
+            StreamError: the hubs did not agree in time. Nothing is subscribed.
+        """
+        account_ids = _checked(accounts, int, "accounts", "account ids such as 536")
+        contracts = {
+            name: _checked(given, str, name, "contract ids such as CON.F.US.MNQ.Z26")
+            for name, given in (("quotes", quotes), ("trades", trades), ("depth", depth))
+        }
+        if not account_ids and not any(contracts.values()):
+            raise InvalidRequest("nothing to subscribe to; expected at least one of accounts, quotes, trades, depth")
+        market = market_wants(**contracts)
+        queue = self._queue(queue_options)
+        asked: list[tuple[_Hub, list[Want]]] = []
+        if account_ids:
+            asked.append((self._hubs["user"], user_wants(account_ids)))
+        if market:
+            asked.append((self._hubs["market"], list(market.values())))
+        try:
+            with self._lock:
+                if self._closed:
+                    raise SessionClosed("the session was closed; make a new one")
+                for hub, wants in asked:
+                    hub.route(queue, account_ids if hub.feed is self._user else market)
+                    if hub.feed is self._user:
+                        self._user.watch(account_ids, self._clock.epoch())
+                    hub.connection.want(*wants, holder=queue)
+            self._settle(asked, Deadline(wait, self._clock))
+        except BaseException:
+            queue.close()
+            raise
+        return queue
+
+    def _queue(self, options: dict[str, Any]) -> EventQueue:
+        limits = {"max_trades": self._config.stream.queue_trades, "max_depth": self._config.stream.queue_depth}
+        try:
+            return EventQueue(
+                clock=self._clock, on_close=self._release, on_reset=self._renew_book, **{**limits, **options}
+            )
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"a queue cannot be made like that: {error}") from None
+
+    def _settle(self, asked: list[tuple[_Hub, list[Want]]], deadline: Deadline) -> None:
+        for hub, _ in asked:
+            hub.connection.connect(timeout=0)
+        if deadline.remaining() <= 0:
+            return
+        for hub, wants in asked:
+            watch = hub.connection.subscriptions.watch(wants)
+            self._clock.wait(watch, deadline.remaining())
+            connection = hub.connection
+            if connection.state is State.FAILED:
+                raise StreamFailed(f"the {connection.name} hub gave up: {connection.reason}")
+            if not watch.is_set():
+                raise StreamError(
+                    f"the {connection.name} hub did not agree in time; it is {connection.state}"
+                    f"{f' ({connection.reason})' if connection.reason else ''}",
+                    retryable=True,
+                )
+            if hub.feed is self._user:
+                self._clock.wait(self._user.caught_up, min(deadline.remaining(), self._config.stream.hold_seconds))
+
+    def _release(self, queue: EventQueue) -> None:
+        """*queue* was closed: nothing comes for it any more, and what only it wanted is taken back."""
+        idle = []
+        with self._lock:
+            before = self._watched()
+            for hub in self._hubs.values():
+                hub.unroute(queue)
+                hub.connection.unwant(hub.connection.subscriptions.wanted(), holder=queue)
+                if not hub.feed.routes:
+                    hub.ever.clear()
+                    idle.append(hub)
+            if gone := before - self._watched():
+                self._user.forget(gone)
+                self._hubs["user"].connection.wake()
+        for hub in idle:
+            hub.connection.disconnect()
+
+    def _watched(self) -> set[int]:
+        return {account for route in self._user.routes for account in route.wanted}
+
+    def _renew_book(self, contract_id: str) -> None:
+        self._hubs["market"].connection.renew(Want("SubscribeContractMarketDepth", (contract_id,)))
+
+    @property
+    def state(self) -> TradingState:
+        """Accounts, working orders and positions of every subscribed account, as last known; costs nothing to read."""
+        return self._user.reconciler.state
+
+    def close(self) -> None:
+        """Every queue ends and both threads are gone within a second; idempotent."""
+        with self._lock:
+            self._closed = True
+            queues = {route.queue for hub in self._hubs.values() for route in hub.feed.routes}
+        for queue in queues:
+            queue.finish("the session was closed")
+        for hub in self._hubs.values():
+            hub.connection.disconnect()
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _checked(given: Iterable[Any], kind: type, name: str, expected: str) -> list[Any]:
+    """*given* as a list without repetitions; refused unless each is a *kind*."""
+    if isinstance(given, (str, bytes, int)):
+        raise InvalidRequest(f"{name} is {given!r}; expected a list of {expected}")
+    found = list(dict.fromkeys(getattr(item, "id", item) for item in given))
+    for item in found:
+        if type(item) is not kind or not item:
+            raise InvalidRequest(f"{name} holds {item!r}; expected {expected}")
+    return found

@@ -64,6 +64,8 @@ class SimOrder:
     """Ticks: the trail of a trailing stop, or the signed distance of a bracket's leg from its entry."""
     parent_id: int | None = None
     linked_id: int | None = None
+    triggered: bool = False
+    """Whether the market has reached the stop."""
     children: "list[SimOrder]" = field(default_factory=list)
     parent: "SimOrder | None" = None
 

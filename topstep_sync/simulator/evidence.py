@@ -25,6 +25,10 @@ class Arrival(msgspec.Struct):
     body: bytes = b""
     status: int = 0
     """What was answered; 0 for no answer at all."""
+    code: int | None = None
+    """The envelope's errorCode, where the work was done."""
+    order_id: int | None = None
+    """The order that a call of Order/place made."""
     fault: str | None = None
     """Kind of the fault that was applied."""
     done: float | None = None

@@ -10,7 +10,7 @@ from topstep_sync.simulator.bus import USER_HUB, Bus, Publication
 from topstep_sync.simulator.catalogue import Catalogue, Instrument
 from topstep_sync.simulator.ledger import Ledger
 from topstep_sync.simulator.market import Market, Markets
-from topstep_sync.simulator.rules import Circumstances, Refusal, refuse_modify, refuse_place
+from topstep_sync.simulator.rules import Circumstances, Refusal, refuse_account, refuse_modify, refuse_place
 from topstep_sync.simulator.settings import Settings
 from topstep_sync.simulator.simclock import SimClock
 
@@ -57,30 +57,31 @@ class Exchange:
             return order.id, refusal
         assert market is not None  # an active contract has a market
         self._add_brackets(order, request)
-        for child in order.children:
-            self._publish_order(child)
-        self._publish_order(order)
+        # As recorded: the stop, the entry, the target.
+        for one in (*order.children[:1], order, *order.children[1:]):
+            self._publish_order(one)
         if self._settings.fill_delay:
             self._clock.call_later(self._settings.fill_delay, lambda: self._work(order, market, request))
         else:
             self._work(order, market, request)
         return order.id, None
 
-    def cancel(self, account_id: int, order_id: int) -> int:
-        """The order is cancelled, with whatever waited for it; or the errorCode that says why not."""
+    def cancel(self, account_id: int, order_id: int) -> Refusal:
+        """The order is cancelled, with whatever waited for it; or the code and text that say why not."""
         account = self.accounts.get(account_id)
         if account is None:
-            return 1
+            return Refusal(1)
         order = self.order(account_id, order_id)
         if order is None:
-            return 2
-        if account.follower or not account.spec.simulated:
-            return 6
+            return Refusal(2)
+        text = refuse_account(account)
+        if text:
+            return Refusal(6, text)
         if order.status not in _LIVE:
-            return 3
+            return Refusal(3)
         self._end(order, OrderStatus.CANCELLED)
         self._settle_children(order)
-        return 0
+        return Refusal(0)
 
     def modify(self, request: ModifyOrder) -> Refusal:
         """The order has the new size and prices; or the code and text that say why not."""
@@ -90,7 +91,7 @@ class Exchange:
         order = self.order(request.account_id, request.order_id)
         if order is None:
             return Refusal(2)
-        if account.follower or not account.spec.simulated:
+        if refuse_account(account):
             return Refusal(6)
         if order.status not in (OrderStatus.OPEN, OrderStatus.SUSPENDED):
             return Refusal(3)
@@ -117,7 +118,7 @@ class Exchange:
         held = self.ledger.held(account_id, contract_id)
         if held == 0:
             return 2
-        if not account.can_trade or account.follower:
+        if not account.can_trade or refuse_account(account):
             return 9 if partial else 8
         if size is not None and not 0 < size <= abs(held):
             return 5
@@ -196,7 +197,7 @@ class Exchange:
         if given(request.limit_price):
             order.limit = ticks(request.limit_price)  # type: ignore[arg-type]
         if given(request.stop_price):
-            order.stop = ticks(request.stop_price)  # type: ignore[arg-type]
+            order.stop, order.triggered = ticks(request.stop_price), False  # type: ignore[arg-type]
         if given(request.trail_price) and order.trails:
             self._set_trail(order, ticks(request.trail_price), market)  # type: ignore[arg-type]
         order.updated = self._clock.epoch()
@@ -229,7 +230,7 @@ class Exchange:
 
     def _try_fill(self, order: SimOrder, market: Market, *, arriving: bool = False) -> bool:
         """Whether the market filled (some of) the order: at its own price if resting, at the market's if arriving."""
-        if not self._reached(order, market.last):
+        if not _reached(order, market.last):
             return False
         ticks = market.last
         if order.limit is not None and not arriving:
@@ -237,19 +238,6 @@ class Exchange:
         size = min(order.remaining, self._settings.liquidity or order.remaining)
         self.fill(order, size, ticks)
         return True
-
-    @staticmethod
-    def _reached(order: SimOrder, last: int) -> bool:
-        if order.type == OrderType.MARKET:
-            return True
-        if order.type in (OrderType.STOP, OrderType.TRAILING_STOP, OrderType.STOP_LIMIT):
-            assert order.stop is not None
-            if not (last >= order.stop if order.buys else last <= order.stop):
-                return False
-            if order.type != OrderType.STOP_LIMIT:
-                return True
-        assert order.limit is not None
-        return last <= order.limit if order.buys else last >= order.limit
 
     def fill(self, order: SimOrder, size: int, ticks: int) -> None:
         """*size* contracts of the order are filled at *ticks*, booked, and everybody has been told."""
@@ -267,13 +255,31 @@ class Exchange:
         self._publish("GatewayUserPosition", position.wire(7), action, account.id)
         self._publish("GatewayUserTrade", trade.wire(7), Action.CREATE, account.id)
         self._publish("GatewayUserAccount", account.wire(), Action.UPDATE, account.id)
+        self._judge(account)
         if not order.remaining:
             self._settle_children(order)
             self._cancel_sibling(order)
 
+    def _judge(self, account: SimAccount) -> None:
+        """An account that has lost more than it may is in violation: what it has working ends, what it holds stays."""
+        limit = account.spec.max_loss
+        if limit is None or account.violation or account.balance > account.spec.balance - limit:
+            return
+        account.violation = True
+        for working in list(self._working.values()):
+            for order in list(working.values()):
+                if order.account_id == account.id:
+                    self._end(order, OrderStatus.CANCELLED)
+
+    def expire(self) -> None:
+        """Every working order has expired, as at the end of a session."""
+        for order in list(self.orders.values()):
+            if order.status in _LIVE:
+                self._end(order, OrderStatus.EXPIRED)
+
     def _settle_children(self, order: SimOrder) -> None:
         """The entry has ended: its legs go to work for what was filled, or end with it."""
-        for child in order.children:
+        for child in reversed(order.children):  # as recorded: the target first
             if child.status is not OrderStatus.SUSPENDED:
                 continue
             if not order.filled:
@@ -281,10 +287,11 @@ class Exchange:
                 continue
             child.size = order.filled
             level = round(order.paid / order.filled) + (child.distance or 0)
+            # GUESS: a price given to a leg while it was suspended stands; an experiment on the live gateway would tell.
             if child.type == OrderType.LIMIT:
-                child.limit = level
+                child.limit = level if child.limit is None else child.limit
             else:
-                child.stop = level
+                child.stop = level if child.stop is None else child.stop
             self._open(child)
             self._publish_order(child)
 
@@ -312,3 +319,16 @@ class Exchange:
     def _publish(self, target: str, record: dict[str, object], action: Action, account_id: int) -> None:
         arguments = ({"action": int(action), "data": record},)
         self._bus.publish(Publication(USER_HUB, target, arguments, account_id))
+
+
+def _reached(order: SimOrder, last: int) -> bool:
+    """Whether the market stands where the order fills. A stop-limit that was reached once is a limit from then on."""
+    if order.type == OrderType.MARKET:
+        return True
+    if order.stop is not None and not order.triggered:
+        order.triggered = last >= order.stop if order.buys else last <= order.stop
+        if not order.triggered:
+            return False
+    if order.limit is None:
+        return True
+    return last <= order.limit if order.buys else last >= order.limit

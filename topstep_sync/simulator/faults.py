@@ -8,6 +8,8 @@ import msgspec
 REST_KINDS: Final = {
     "status": "that status instead of the work",
     "after": "the work, then that status",
+    "code": "HTTP 200 with that errorCode and message instead of the work",
+    "code-after": "the work, then HTTP 200 with that errorCode and message",
     "html": "a page instead of JSON, with status 200",
     "lose": "the work, then the connection is closed without an answer",
     "reset": "the connection is reset before the call is read",
@@ -47,6 +49,9 @@ class Fault(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     retry_after: str | None = None
     body: str = ""
+    error_code: int = 1
+    message: str | None = None
+    """The errorMessage of `code` and `code-after`."""
     struck: int = 0
     """How often it has struck."""
     expires: float | None = None

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from topstep_sync.simulator.asgi import TRANSPORT, Answer, Receive, Scope, Send, read_body, send_answer
+import msgspec
+
+from topstep_sync.simulator.asgi import JSON, TRANSPORT, Answer, Receive, Scope, Send, read_body, send_answer
 from topstep_sync.simulator.evidence import Arrival
 from topstep_sync.simulator.faults import Fault
 
@@ -67,6 +69,13 @@ class Injection:
     async def _after(self) -> None:
         self._work()
         await self._answer(self._substitute())
+
+    async def _code(self) -> None:
+        await self._answer(self._refusal())
+
+    async def _code_after(self) -> None:
+        self._work()
+        await self._answer(self._refusal())
 
     async def _html(self) -> None:
         body = (self._fault.body or _HTML).encode()
@@ -129,6 +138,10 @@ class Injection:
     async def _answer(self, answer: Answer) -> None:
         self._arrival.status = answer.status
         await send_answer(self._send, answer)
+
+    def _refusal(self) -> Answer:
+        envelope = {"success": False, "errorCode": self._fault.error_code, "errorMessage": self._fault.message}
+        return Answer(200, (JSON,), msgspec.json.encode(envelope))
 
     def _substitute(self) -> Answer:
         headers = [(b"retry-after", self._fault.retry_after.encode("latin-1"))] if self._fault.retry_after else []

@@ -185,7 +185,7 @@ def place_order(call: Call) -> Content:
 
 
 def cancel_order(call: Call) -> Content:
-    return done(None, call.world.exchange.cancel(call.request.account_id, call.request.order_id))
+    return done(None, *call.world.exchange.cancel(call.request.account_id, call.request.order_id))
 
 
 def modify_order(call: Call) -> Content:

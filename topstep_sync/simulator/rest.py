@@ -143,6 +143,7 @@ class Rest:
         except BindingError as error:
             text = "One or more validation errors occurred."
             return Answer(400, (PROBLEM,), problem(400, text, "15.5.1", _trace(), error.errors))
+        arrival.code, arrival.order_id = content["errorCode"], content.get("orderId")
         return Answer(200, (JSON,), _encode(content))
 
 

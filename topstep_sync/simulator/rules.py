@@ -12,13 +12,19 @@ from topstep_sync.simulator.catalogue import Instrument
 from topstep_sync.simulator.settings import Settings
 
 # Codes of Order/place; Order/modify says 3 wherever place says 2.
-REJECTED, NO_FUNDS, VIOLATION, NOT_ACTIVE, ACCOUNT_REJECTED = 2, 3, 4, 9, 10
+REJECTED, VIOLATION, NOT_ACTIVE, ACCOUNT_REJECTED = 2, 4, 9, 10
 
 MAX_SIZE: Final = 1_000_000
 MAX_TRAIL: Final = 1000
 MIN_BRACKET: Final = 4
 
-CLOSED_TEXT: Final = "Trading is currently unavailable. The instrument is not in an active trading status."
+CLOSED_TEXTS: Final = {
+    "2026": "Trading is currently unavailable. The instrument is not in an active trading status.",
+    "2025": "Outside of trading hours.",
+}
+FUNDS_TEXT: Final = "Not enough margin."
+FOLLOWER_TEXT: Final = "Follower accounts cannot cancel orders"
+LIVE_TEXT: Final = "Live accounts not supported"
 MODE_TEXT: Final = "Brackets cannot be used with Position Brackets. You must enable Auto OCO Brackets."
 TAG_TEXT: Final = "Specified custom tag is already in use"
 SIZE_TEXT: Final = "Invalid order size specified"
@@ -60,11 +66,18 @@ def refuse_place(request: PlaceOrder, here: Circumstances, settings: Settings) -
     if text:
         return Refusal(REJECTED, text)
     if not here.open:
-        return Refusal(settings.closed_code, CLOSED_TEXT)
+        return Refusal(settings.closed_code, CLOSED_TEXTS[settings.closed_text])
     text = _tag(request, account) or _prices(request, here) or _brackets(request, account)
     if text:
         return Refusal(REJECTED, text)
     return _funds(request, here, settings)
+
+
+def refuse_account(account: SimAccount) -> str | None:
+    """Why nothing of the account may be changed (code 6 of cancel and modify); None when it may."""
+    if account.follower:
+        return FOLLOWER_TEXT
+    return None if account.spec.simulated else LIVE_TEXT
 
 
 def refuse_modify(request: ModifyOrder, instrument: Instrument) -> str | None:
@@ -153,4 +166,6 @@ def _take_profit(bracket: Bracket, *, longs: bool) -> str | None:
 def _funds(request: PlaceOrder, here: Circumstances, settings: Settings) -> Refusal | None:
     after = abs(here.held + (request.size if request.side == OrderSide.BUY else -request.size))
     grows = after > abs(here.held)
-    return Refusal(NO_FUNDS) if grows and after * settings.margin > here.account.balance else None
+    if not grows or after * settings.margin <= here.account.balance:
+        return None
+    return Refusal(settings.funds_code, FUNDS_TEXT if settings.funds_code == REJECTED else None)

@@ -15,6 +15,8 @@ CHOICES: Final[dict[str, tuple[Any, ...]]] = {
     "expired_validate": ("401", "code"),
     "hours": ("always", "cme"),
     "closed_code": (2, 5),
+    "closed_text": ("2026", "2025"),
+    "funds_code": (3, 2),
     **HUB_CHOICES,
 }
 """Switch → the values it may have."""
@@ -36,6 +38,8 @@ class AccountSpec:
     simulated: bool = True
     violation: bool = False
     """Has broken a rule (daily loss, say), so that new orders are refused."""
+    max_loss: float | None = None
+    """Account currency; an account that has lost so much is in violation. None: no such rule."""
 
 
 ACCOUNTS: Final = (
@@ -77,9 +81,12 @@ class Settings(HubSettings):
     market_rate: float = switch(10.0, "steps per second of each market that somebody watches; 0: still")
     hours: str = switch("always", "trading hours: always open, or as at CME with its daily break")
     closed_code: int = switch(2, "errorCode of an order outside trading hours")
+    closed_text: str = switch("2026", "its errorMessage: that of 2026, or that of May 2025")
+    expire_at_close: bool = switch(False, "whether working orders expire when a session ends")
     liquidity: int = switch(0, "most contracts an order fills at once; 0: all of it")
     fill_delay: float = switch(0.0, "time from acceptance (status 6) to working (status 1)")
     margin: float = switch(0.0, "funds needed per contract held; 0: not checked")
+    funds_code: int = switch(3, "errorCode of an order without the funds; 2: with the text seen in the field")
     close_cancels_brackets: bool = switch(False, "whether closing a position cancels its protective orders")
     stop_limit: bool = switch(False, "whether order type 3 is taken")
     listing: str = switch("2026-11-24", "day whose front months are active; empty: the simulation's first")

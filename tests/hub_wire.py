@@ -66,7 +66,11 @@ class Wire:
             head += f"Authorization: Bearer {token}\r\n"
         self.buffer = b""
         self.sock.sendall(head.encode() + b"\r\n")
-        self.status, self.headers = self._head()
+        try:
+            self.status, self.headers = self._head()
+        except BaseException:
+            self.sock.close()
+            raise
         self.records: list[dict[str, Any]] = []
         self._partial = b""
         if self.status != 101:

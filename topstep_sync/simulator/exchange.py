@@ -28,13 +28,20 @@ class Exchange:
         self._catalogue = catalogue
         self._markets = markets
         self.trading: Callable[[], bool] = lambda: True
-        self.accounts = {spec.id: SimAccount.of(spec) for spec in settings.accounts}
+        self.accounts: dict[int, SimAccount] = {}
         self.orders: dict[int, SimOrder] = {}
         """Every order ever, by id, oldest first."""
-        self.ledger = Ledger(settings.first_order_id + _TRADE_IDS_AFTER)
-        self._ids = itertools.count(settings.first_order_id)
         self._working: dict[str, dict[int, SimOrder]] = {}
+        self._ids = itertools.count(settings.first_order_id)
+        self.reset()
         markets.on_price = self._on_price
+
+    def reset(self) -> None:
+        """Accounts and books are as at the start, without orders. Order ids go on: none is used twice."""
+        self.accounts = {spec.id: SimAccount.of(spec) for spec in self._settings.accounts}
+        self.orders = {}
+        self.ledger = Ledger(self._settings.first_order_id + _TRADE_IDS_AFTER)
+        self._working = {}
 
     ############################################### requests ###############################################
 

@@ -1,5 +1,6 @@
 """Faults on demand: rules that say which calls go wrong, and how."""
 
+import itertools
 import random
 from typing import Final
 
@@ -27,8 +28,23 @@ HUB_KINDS: Final = {
     "unauthorized": "the upgrade is refused with 401",
     "handshake-error": "the handshake is answered with an error",
     "close": "Close with an error right after the handshake",
+    "refuse-reset": "the upgrade is answered by a TCP reset",
+    "refuse-fin": "the upgrade is answered by the end of the TCP connection",
+    "refuse-silence": "the upgrade is never answered",
+    "handshake-silence": "the upgrade is accepted, the handshake never answered",
 }
-"""Kind of a hub fault → what it does."""
+"""Kind of a fault that meets a hub's upgrade → what it does."""
+
+STREAM_KINDS: Final = {
+    "duplicate": "the event is sent twice",
+    "gap": "the event is never sent",
+    "reorder": "the event is sent after the connection's next one",
+    "delay": "the event is sent so many seconds late, what follows is not",
+    "garble": "the event's record is cut in half, or replaced by the body",
+}
+"""Kind of a fault that meets a hub's event (`GatewayQuote`, `hubs/market`) → what it does."""
+
+KINDS: Final = (REST_KINDS, HUB_KINDS, STREAM_KINDS)
 
 
 class Fault(msgspec.Struct, kw_only=True):
@@ -52,12 +68,18 @@ class Fault(msgspec.Struct, kw_only=True):
     error_code: int = 1
     message: str | None = None
     """The errorMessage of `code` and `code-after`."""
+    number: int = 0
+    """Set when it comes into force; names it in the control API."""
     struck: int = 0
     """How often it has struck."""
     expires: float | None = None
 
     def matches(self, path: str) -> bool:
-        return self.operation == "*" or path.endswith(self.operation.lower())
+        operation = self.operation.lower()
+        if operation == "*" or path.endswith(operation):
+            return True
+        # The path of an event is that of its hub and the event's name.
+        return self.kind in STREAM_KINDS and path.rpartition("/")[0].endswith(operation)
 
 
 class Faults:
@@ -65,6 +87,7 @@ class Faults:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(f"faults {seed}")  # noqa: S311 - chance that a test can repeat
+        self._numbers = itertools.count(1)
         self.rules: list[Fault] = []
 
     def add(self, fault: Fault, now: float) -> None:
@@ -73,13 +96,14 @@ class Faults:
         Raises:
             ValueError: an unknown kind, or a probability outside 0 to 1.
         """
-        if fault.kind not in REST_KINDS and fault.kind not in HUB_KINDS:
-            known = ", ".join([*REST_KINDS, *HUB_KINDS])
+        if not any(fault.kind in kinds for kinds in KINDS):
+            known = ", ".join(kind for kinds in KINDS for kind in kinds)
             raise ValueError(f"no fault of kind {fault.kind!r}; there are {known}")
         if not 0.0 <= fault.probability <= 1.0:
             raise ValueError(f"probability is {fault.probability!r}; expected 0.0 to 1.0")
         if fault.until is not None:
             fault.expires = now + fault.until
+        fault.number = next(self._numbers)
         self.rules.append(fault)
 
     def remove(self, fault: Fault) -> None:
@@ -94,9 +118,11 @@ class Faults:
         """The fault that strikes a call of *path* (lower case); None for none."""
         if not self.rules:
             return None
-        hub = path.startswith("/hubs/")
+        kinds = REST_KINDS
+        if path.startswith("/hubs/"):
+            kinds = STREAM_KINDS if path.count("/") > 2 else HUB_KINDS
         for rule in self.rules:
-            if (rule.kind in HUB_KINDS) is hub and rule.matches(path) and self._strikes(rule, now):
+            if rule.kind in kinds and rule.matches(path) and self._strikes(rule, now):
                 return rule
         return None
 

@@ -6,15 +6,18 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
 from topstep_sync.models import Order, OrderStatus
+from topstep_sync.simulator import steering
+from topstep_sync.simulator.control import PREFIX, Control
 from topstep_sync.simulator.evidence import Arrival
 from topstep_sync.simulator.faults import Fault
 from topstep_sync.simulator.hub_desk import HubDesk
+from topstep_sync.simulator.hub_negotiate import Negotiation
 from topstep_sync.simulator.hub_server import Hubs
 from topstep_sync.simulator.rest import Rest
 from topstep_sync.simulator.server import Server
@@ -116,7 +119,7 @@ class Simulator:
         self.user_name: Final = self.settings.user_name
         self.api_key: Final = self.settings.api_key
         self.faults: Final = FaultDesk(self.run)
-        self.hubs: Final = HubDesk(lambda question: self.run(lambda _: question(self._running_hubs())))
+        self.hubs: Final = HubDesk(self._ask_hubs, self._await_hubs)
         self._hubs: Hubs | None = None
         self._world: World | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -185,11 +188,23 @@ class Simulator:
     def _assemble(self, world: World) -> Server:
         self._hubs = Hubs(world)
         self._hubs.attach(asyncio.get_running_loop())
-        return Server(world, Rest(world), self._hubs.protocol)
+        rest = Rest(world)
+        rest.mount("/hubs", Negotiation(self._hubs))
+        rest.mount(PREFIX, Control(world, self._hubs))
+        return Server(world, rest, self._hubs.protocol)
 
     def _running_hubs(self) -> Hubs:
         assert self._hubs is not None
         return self._hubs
+
+    def _ask_hubs(self, question: Callable[[Hubs], T]) -> T:
+        return self.run(lambda _: question(self._running_hubs()))
+
+    def _await_hubs(self, question: Callable[[Hubs], Coroutine[Any, Any, T]], patience: float) -> T:
+        loop = self._loop
+        if loop is None or self._world is None:
+            raise GatewayClosed("the gateway is not running: use it in a with block, or call start()")
+        return asyncio.run_coroutine_threadsafe(question(self._running_hubs()), loop).result(patience)
 
     def run(self, question: Callable[[World], T]) -> T:
         """What *question* says of the world, asked on its own thread.
@@ -306,26 +321,11 @@ class Simulator:
 
     def fill(self, order_id: int, size: int, price: float) -> None:
         """*size* contracts of a working order are filled at *price*, whatever the market says."""
-
-        def fill(world: World) -> None:
-            order = world.exchange.orders.get(order_id)
-            if order is None or order.status is not OrderStatus.OPEN or not 0 < size <= order.remaining:
-                raise ValueError(f"order {order_id} has not {size} contracts working")
-            world.exchange.fill(order, size, order.instrument.ticks(price))
-
-        self.run(fill)
+        self.run(lambda world: steering.fill(world, order_id, size, price))
 
     def set_account(self, account_id: int, **changes: Any) -> None:
         """The account's `balance`, `can_trade`, `auto_oco`, `follower` or `violation` are as given."""
-
-        def change(world: World) -> None:
-            account = world.exchange.accounts[account_id]
-            for name, value in changes.items():
-                if name not in ("balance", "can_trade", "auto_oco", "follower", "violation"):
-                    raise ValueError(f"an account has no {name!r} to set")
-                setattr(account, name, value)
-
-        self.run(change)
+        self.run(lambda world: steering.change_account(world, account_id, changes))
 
 
 def _executed(world: World) -> list[Order]:

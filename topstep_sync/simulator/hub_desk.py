@@ -1,13 +1,13 @@
 """The handle by which tests and programs steer a running gateway's hubs, from any thread."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import msgspec
 
 from topstep_sync.simulator.hub_server import ALL, HubEvent, Hubs
 
-T = TypeVar("T")
+PATIENCE: Final = 30.0  # seconds that the simulation's thread may need beyond what was asked
 
 
 class HubConnection(msgspec.Struct, frozen=True):
@@ -32,8 +32,13 @@ class HubConnection(msgspec.Struct, frozen=True):
 class HubDesk:
     """What may be done to the hubs. Thread-safe. *hub* is `user`, `market`, `echo` or `all`."""
 
-    def __init__(self, run: Callable[[Callable[[Hubs], Any]], Any]) -> None:
+    def __init__(
+        self,
+        run: Callable[[Callable[[Hubs], Any]], Any],
+        wait: Callable[[Callable[[Hubs], Coroutine[Any, Any, Any]], float], Any],
+    ) -> None:
         self._run = run
+        self._wait = wait
 
     @property
     def connections(self) -> list[HubConnection]:
@@ -56,6 +61,19 @@ class HubDesk:
     def send_raw(self, hub: str, data: bytes) -> int:
         """Every connection of *hub* is sent *data* as one message, whatever it is. Records end in U+001E."""
         return self._run(lambda hubs: hubs.send_raw(hub, data))  # type: ignore[no-any-return]
+
+    def ask(self, hub: str, target: str, *arguments: Any, timeout: float = 5.0) -> list[dict[str, Any]]:
+        """What every connection of *hub* answered to that call: `{"result": …}` or `{"error": …}`, oldest first."""
+        return self._wait(lambda hubs: hubs.ask(hub, target, list(arguments), timeout), timeout + PATIENCE)  # type: ignore[no-any-return]
+
+    def blast(self, hub: str, count: int, *, patience: float = 300.0, **options: Any) -> dict[str, Any]:
+        """*count* numbered quotes have gone to every connection of *hub*: how many connections, quotes, seconds.
+
+        Args:
+            patience: seconds after which it is given up.
+            options: `burst` (records a message), `size` (bytes a record), `rate` (records a second), `contract_id`.
+        """
+        return self._wait(lambda hubs: hubs.blast(hub, count, **options), patience)  # type: ignore[no-any-return]
 
 
 def open_connections(hubs: Hubs) -> list[HubConnection]:

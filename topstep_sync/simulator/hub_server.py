@@ -12,6 +12,8 @@ from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.simulator import hub_dialect as dialect
 from topstep_sync.simulator.bus import Publication
 from topstep_sync.simulator.faults import Fault
+from topstep_sync.simulator.hub_blast import blast
+from topstep_sync.simulator.hub_faults import EventFaults
 from topstep_sync.simulator.hub_link import Link
 from topstep_sync.simulator.hub_methods import ECHO_HUB, HUBS, Call, invoke
 from topstep_sync.simulator.hub_payloads import Shaper, topic_of
@@ -33,6 +35,8 @@ DROPS: Final = {
 }
 """Way to drop a connection → what the client sees."""
 
+_SPEECHLESS: Final = {"refuse-reset": "reset", "refuse-fin": "fin", "refuse-silence": "silence"}
+_NEGOTIATED: Final = 10_000  # connection ids remembered
 _TICKS: Final = 20  # per shortest interval, so that timings are within 5 %
 
 
@@ -74,8 +78,8 @@ class Hubs:
         self._ticker: asyncio.TimerHandle | None = None
         self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._asks = 0
-        self.connections: set[Any] = set()
-        """Every upgraded socket, for the server to end."""
+        self._event_faults = EventFaults(world, self.later)
+        self._negotiated: dict[str, bool] = {}
         world.bus.subscribe(self.publish)
 
     ############################################### life ###############################################
@@ -91,10 +95,9 @@ class Hubs:
             self._ticker.cancel()
         self._loop = None
 
-    def protocol(self, **uvicorn: Any) -> HubSocket:
+    def protocol(self, *, server_state: Any, **_: Any) -> HubSocket:
         """What uvicorn calls for a connection that becomes a WebSocket."""
-        state = uvicorn.get("server_state")
-        return HubSocket(self, state.connections if state is not None else self.connections)
+        return HubSocket(self, server_state.connections)
 
     def _schedule_tick(self) -> None:
         s = self._settings
@@ -123,8 +126,11 @@ class Hubs:
         if hub not in HUBS or upgrade.path != f"/hubs/{hub}":
             return Refusal(404)
         verdict = self.world.tokens.check(upgrade.token)
-        fault = self.world.faults.take(upgrade.path, self.world.clock.monotonic())
-        refusal = self._refusal(hub, verdict, fault)
+        fault = None
+        refusal = self._unknown(hub, verdict, upgrade)
+        if refusal is None:
+            fault = self.world.faults.take(upgrade.path, self.world.clock.monotonic())
+            refusal = self._refusal(fault)
         if refusal is not None:
             self._note(hub, "", "refused", _generation(verdict), detail=f"{refusal.status} {refusal.how}")
             return refusal
@@ -144,11 +150,28 @@ class Hubs:
         self._prepare(link, socket, fault)
         return link
 
-    def _refusal(self, hub: str, verdict: Verdict, fault: Fault | None) -> Refusal | None:
+    def _unknown(self, hub: str, verdict: Verdict, upgrade: Upgrade) -> Refusal | None:
         if hub != ECHO_HUB and verdict.fault:
             return Refusal(401, (("WWW-Authenticate", self.world.tokens.challenge(verdict)),))
+        name = upgrade.query.get("id", [None])[0]
+        if name is None:
+            return None
+        if name not in self._negotiated:
+            return Refusal(404)
+        taken, self._negotiated[name] = self._negotiated[name], False
+        return None if taken else Refusal(409, (("Content-Type", "text/plain"),))
+
+    def negotiate(self, connection_token: str) -> None:
+        """One connection may be made with that token as its `id`."""
+        self._negotiated[connection_token] = True
+        if len(self._negotiated) > _NEGOTIATED:
+            del self._negotiated[next(iter(self._negotiated))]
+
+    def _refusal(self, fault: Fault | None) -> Refusal | None:
         if fault is None:
             return None
+        if fault.kind in _SPEECHLESS:
+            return Refusal(0, how=_SPEECHLESS[fault.kind])
         if fault.kind == "refuse":
             return Refusal(fault.status, (("Retry-After", fault.retry_after),) if fault.retry_after else ())
         if fault.kind == "unauthorized":
@@ -161,6 +184,8 @@ class Hubs:
             return
         if fault.kind == "handshake-error":
             link.handshake_refusal = fault.body or dialect.HANDSHAKE_FAILED
+        elif fault.kind == "handshake-silence":
+            socket.silence()
         elif fault.kind == "close":
             link.refusal = fault.body or f"{dialect.CLOSED_WITH_ERROR} HubException: refused on connect"
 
@@ -175,6 +200,7 @@ class Hubs:
         """The TCP connection of *link* has ended."""
         self._connecting.pop(link.id, None)
         self._sockets.pop(link.id, None)
+        self._event_faults.forget(link)
         if self.links.pop(link.id, None) is not None:
             self._note(link.hub, link.id, "closed", link.token)
         for name in [name for name in self._asked if name.startswith(f"{link.id}/")]:
@@ -231,7 +257,7 @@ class Hubs:
 
     def _put(self, links: Iterable[Link], target: str, records: list[bytes]) -> None:
         for link in links:
-            for record in records:
+            for record in self._event_faults.pass_through(link, target, records):
                 link.put(record)
 
     def dirty(self, link: Link) -> None:
@@ -275,6 +301,12 @@ class Hubs:
             await asyncio.wait(waiting, timeout=timeout)
         silent = {"error": "Invocation canceled by the server."}
         return [future.result() if future.done() else silent for future in waiting]
+
+    async def blast(self, hub: str, count: int, **options: Any) -> dict[str, Any]:
+        """*count* quotes have gone to every connection of *hub*; see `hub_blast.blast` for the options."""
+        sockets = [self._sockets[link.id] for link in self.of(hub)]
+        sent, seconds = await blast(sockets, count, **options) if sockets else (0, 0.0)
+        return {"connections": len(sockets), "sent": sent, "seconds": seconds}
 
     def drop(self, hub: str, how: str) -> int:
         """Every connection of *hub* has been dropped that way (`DROPS`); how many that were.

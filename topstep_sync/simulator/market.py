@@ -74,6 +74,10 @@ class Markets:
         self._markets[contract_id] = market
         return market
 
+    def known(self, contract_id: str) -> Market | None:
+        """The market of a contract somebody has asked for; None when nobody has."""
+        return self._markets.get(contract_id)
+
     def watch(self, contract_id: str) -> Market | None:
         """The market of *contract_id*, moving from now on."""
         market = self.get(contract_id)

@@ -359,6 +359,12 @@ class TestNumbers:
         """A tick of half a millionth is read exactly."""
         assert 5e-7 == decoded(Contract, record("contracts available")).tick_size
 
+    def test_ticks_of_a_contract(self) -> None:
+        """A contract knows its prices in ticks, and what a tick is worth."""
+        contract = decoded(Contract, record("contracts"))
+        assert (84001, 21000.25, 20.0) == (contract.ticks(21000.25), contract.price(84001), contract.money(4))
+        assert (True, False) == (contract.aligned(21000.25), contract.aligned(21000.3))
+
     def test_string_ids_where_tolerated(self) -> None:
         """A decoder that is told to tolerates ids sent as strings, as once seen on the stream."""
         wire = json.dumps(record("orders", id="36598", accountId="704"))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import topstep_sync
-from topstep_sync.redact import ROOMS, RedactingFilter, Secret, mask, redact
+from topstep_sync.redact import ROOMS, RedactingFilter, Secret, SecretBytes, mask, redact
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjE3OTAwMDAwMDB9.c2lnbmF0dXJlLWhlcmU"
 KEY = "a1B2c3D4e5F6g7H8"
@@ -56,7 +56,9 @@ class TestSecret:
     @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy])
     def test_copies_are_itself(self, again: object) -> None:
         """Copying what holds a secret works, and the copy is masked like the original."""
-        held = {"key": Secret(KEY)}
+        secret = Secret(KEY)
+        assert secret is again(secret)  # type: ignore[operator]
+        held = {"key": secret}
         assert (held, Secret) == (again(held), type(again(held)["key"]))  # type: ignore[operator]
 
     def test_does_not_show_in_a_traceback(self) -> None:
@@ -69,6 +71,21 @@ class TestSecret:
         text = "".join(shown.format())
         # The source line itself names the variable, not its value.
         assert ("****g7H8" in text, KEY in text) == (True, False)
+
+
+class TestSecretBytes:
+    def test_is_the_bytes(self) -> None:
+        """On the wire they are plain bytes."""
+        assert b"Bearer x" == b"Bearer " + SecretBytes(b"x")
+
+    def test_repr_shows_the_length_only(self) -> None:
+        """A repr, also within a container, says how many and nothing else."""
+        assert "[<16 secret bytes>]" == repr([SecretBytes(KEY.encode())])
+
+    def test_is_not_pickled(self) -> None:
+        """A pickle that would hold them is refused."""
+        with pytest.raises(TypeError, match="a secret is not pickled"):
+            pickle.dumps([SecretBytes(b"x")])
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,11 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 class Phase:
     """One stay in a state. A call keeps the phase it began in; an outcome of another phase is ignored."""
 
-    __slots__ = ("state",)
+    __slots__ = ("closed", "state")
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.closed = state is State.CLOSED
 
     def __repr__(self) -> str:
         return f"Phase({self.state.name})"
@@ -136,7 +137,7 @@ class CircuitBreaker:
             CircuitOpen: with `retry_after` and `last_error`.
         """
         phase = self._phase
-        if phase.state is State.CLOSED:
+        if phase.closed:
             return phase
         if must_try:
             self._count("bypassed")
@@ -146,7 +147,7 @@ class CircuitBreaker:
     def success(self, phase: Phase) -> None:
         """The gateway did what was asked."""
         if phase is self._phase:
-            if phase.state is State.CLOSED:
+            if phase.closed:
                 self._row = 0
                 self._successes.append(self._now())
             else:
@@ -180,7 +181,9 @@ class CircuitBreaker:
 
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What *function* returns; an `Exception` from it counts as a failure, an interruption as nothing."""
-        phase = self.before_call()
+        phase = self._phase
+        if not phase.closed:
+            phase = self.before_call()
         try:
             result = function(*args, **kwargs)
         except Exception as error:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from topstep_sync.auth.token_manager import TokenManager
+    from topstep_sync.auth.token_policy import TokenState
     from topstep_sync.auth.token_storage import TokenStorage
     from topstep_sync.clock import Clock, Deadline, ManualClock, SystemClock
     from topstep_sync.config import Config
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
         Token,
         Trade,
     )
+    from topstep_sync.realtime.connection import SignalRConnectionManager
+    from topstep_sync.realtime.queue import EventQueue
+    from topstep_sync.realtime.reconcile import Reconciler
     from topstep_sync.redact import Secret
     from topstep_sync.session import Session
 
@@ -80,6 +84,7 @@ __all__ = [
     "DepthType",
     "ErrorHandler",
     "Event",
+    "EventQueue",
     "Fate",
     "Gap",
     "ManualClock",
@@ -97,14 +102,17 @@ __all__ = [
     "Quote",
     "QuoteEvent",
     "RateLimiter",
+    "Reconciler",
     "Reconnected",
     "Secret",
     "Session",
     "SessionConflict",
+    "SignalRConnectionManager",
     "SubscriptionFailed",
     "SystemClock",
     "Token",
     "TokenManager",
+    "TokenState",
     "TokenStorage",
     "TopstepError",
     "Trade",
@@ -116,6 +124,7 @@ __all__ = [
 # Public names are looked up when first used, so that a program pays only for the rooms it enters.
 _ROOMS: Final = {
     "auth.token_manager": ("TokenManager",),
+    "auth.token_policy": ("TokenState",),
     "auth.token_storage": ("TokenStorage",),
     "clock": ("Clock", "Deadline", "ManualClock", "SystemClock"),
     "config": ("Config",),
@@ -132,6 +141,9 @@ _ROOMS: Final = {
         "Account", "Action", "Bar", "BarUnit", "Contract", "Depth", "DepthType", "MarketTrade", "Order",
         "OrderSide", "OrderStatus", "OrderType", "Position", "PositionType", "Quote", "Token", "Trade",
     ),
+    "realtime.connection": ("SignalRConnectionManager",),
+    "realtime.queue": ("EventQueue",),
+    "realtime.reconcile": ("Reconciler",),
     "redact": ("Secret",),
     "session": ("Session",),
 }  # fmt: skip

@@ -139,6 +139,18 @@ class RateConfig(Part):
     """Seconds after giving up on a reply during which the gateway may still count the call."""
     max_queue_depth: int = setting(1000, positive)
     """Most callers waiting for a permit, per class."""
+    budget: Literal["memory", "sqlite", "redis"] = setting("memory")
+    """Who shares the budget: this limiter alone, the processes of this machine, or several machines."""
+    budget_path: str | None = setting(None)
+    """SQLite file; `None`: in the user's state folder."""
+    redis_url: Secret | None = None
+    """Such as ``redis://:password@host:6379/0``."""
+    lease: int = setting(16, positive)
+    """Most permits taken from a shared budget at once."""
+    on_budget_loss: Literal["refuse", "share"] = setting("refuse")
+    """When the store is out of reach: refuse every counted call, or go on with ``1/processes`` of the limits."""
+    processes: int = setting(2, positive)
+    """How many share the budget; only for `on_budget_loss="share"`."""
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,13 @@ class RateLimitTimeout(NotSent, requests.Timeout):
     """Seconds the permit would have taken."""
 
 
+class BudgetUnavailable(NotSent, requests.ConnectionError):
+    """The store of the shared rate budget is out of reach, so nobody could count the call."""
+
+    category = Category.RATE_LIMIT
+    retryable = True
+
+
 class CircuitOpen(NotSent, requests.ConnectionError):
     """This class of calls failed too often just now; `retry_after` says when the next probe goes out."""
 

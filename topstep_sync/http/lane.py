@@ -10,8 +10,10 @@ from typing import Self
 from topstep_sync.clock import Clock
 from topstep_sync.config import RateConfig
 from topstep_sync.errors import RateLimitTimeout, SessionClosed
+from topstep_sync.http.budgets import ClassBudget
 from topstep_sync.http.line import Line, Waiter
 from topstep_sync.http.pacing import Pacing
+from topstep_sync.http.sharing import Rules
 from topstep_sync.http.window import Gate, Window
 
 
@@ -131,13 +133,14 @@ class Lane:
     """A class of calls. Every method but `claim` wants the lock held, takes the time itself, and wakes nobody:
     it returns the waiter to wake, which the caller does after unlocking."""
 
-    def __init__(self, name: str, config: RateConfig, limit: int, window: float, reserved: int, clock: Clock) -> None:
-        self.name = name
+    def __init__(self, rules: Rules, config: RateConfig, clock: Clock) -> None:
+        self.name = rules.name
+        self.rules = rules
         self.now = clock.monotonic
         self.lock = threading.Lock()  # guards everything here, and the permits and waiters of this class
-        self.adopt(Window(limit, window, margin=config.margin, reserved=reserved))
+        self.adopt(Window(rules.limit, rules.window, margin=rules.margin, reserved=rules.reserved))
         self.line = Line(config.ageing)
-        self.pacing = Pacing(config.burst, limit / window) if config.burst is not None else None
+        self.pacing = Pacing(config.burst, rules.limit / rules.window) if config.burst is not None else None
         self.tally = Tally()
         self.grace = config.grace
         self.depth = config.max_queue_depth
@@ -307,7 +310,59 @@ class Lane:
         self.window.refused(self.now(), permit.granted, permit.probe, retry_after)
         return self._stirred(True)
 
+    ############################################ figures ############################################
+
     @property
     def granted(self) -> int:
         """Permits given out so far: each is taken, has come free, or was given back."""
         return self.window.taken + self.window.expired + self.tally.refunded + self.tally.throttled
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that were granted and have not ended."""
+        return self.window.flying
+
+    def clear(self) -> None:
+        """The window is empty but for the calls in flight, and nothing is learned."""
+        self.window.reset()
+        self.settle()
+
+    def inherit(self, parent: "Lane") -> None:
+        """In a child process: what the parent has in flight counts as complete after the time of grace."""
+        self.adopt(parent.window)
+        self.window.orphan(self.now() + self.grace)
+        self.closed = parent.closed
+        self.settle()
+
+    def snapshot(self) -> ClassBudget:
+        """What is used, free and waited for."""
+        now, window = self.now(), self.window
+        window.review(now)
+        wait = self.estimate(1, now)
+        return self._described(
+            now, wait, used=window.used(now), cap=window.cap, span=window.span, gate=window.gate.value,
+            why=window.learned.why(),
+        )  # fmt: skip
+
+    def _described(
+        self, now: float, wait: float, *, used: int, cap: int, span: float, gate: str, why: str
+    ) -> ClassBudget:
+        oldest = self.line.oldest()
+        return ClassBudget(
+            name=self.name,
+            limit=self.window.limit,
+            window=self.window.learned.nominal,
+            learned_limit=cap,
+            learned_window=span,
+            used=used,
+            waiting=self.line.counts(),
+            next_free=wait,
+            worst_wait=max(self.tally.wait_worst, 0.0 if oldest is None else now - oldest),
+            gate=gate,
+            why=why,
+        )
+
+    def figures_so_far(self) -> dict[str, float]:
+        """What happened so far, and what is under way."""
+        counts = {name: getattr(self.tally, name) for name in Tally.__slots__}
+        return {"granted": self.granted, **counts, "in_flight": self.in_flight, "waiting": len(self.line)}

@@ -37,8 +37,8 @@ class Learned:
     """
 
     __slots__ = (
-        "base", "foreign", "foreign_since", "limit", "low", "most", "nominal", "peak", "proven", "since", "span",
-        "step", "strikes", "taken",
+        "base", "foreign", "foreign_since", "limit", "low", "misled", "most", "nominal", "peak", "proven", "since",
+        "span", "step", "strikes", "taken",
     )  # fmt: skip
 
     def __init__(self, limit: int, window: float, margin: float) -> None:
@@ -63,6 +63,8 @@ class Learned:
         """The largest age refused since the last acceptance of a probe."""
         self.strikes = 0
         """Refusals since the last acceptance of a probe."""
+        self.misled = False
+        """A Retry-After that was obeyed led into the next refusal, so here they are guesses."""
         self.taken = 0.0
         """Calls of others per window, when last measured."""
         self.foreign = 0
@@ -103,11 +105,10 @@ class Learned:
         self._learn(now, max(self.span, self.low + self.step))
         if hint is None or hint <= 0:
             return self.step
-        fits = age + hint <= self.most
-        if fits and self.strikes == 1:
-            return max(self.step, hint)
-        # It was obeyed and misled, or it contradicts every window we would believe in.
-        return min(hint, self.most) if self.strikes > STUBBORN and not fits else self.step
+        if age + hint > self.most:  # it contradicts every window that we would believe in
+            return min(hint, self.most) if self.strikes > STUBBORN else self.step
+        self.misled = self.misled or self.strikes == 2
+        return self.step if self.misled else max(self.step, hint)
 
     def accepted(self, now: float, age: float) -> None:
         """The gateway accepted a call that went alone at *age* (infinite: it had no *limit* calls before it)."""

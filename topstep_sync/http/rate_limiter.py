@@ -13,9 +13,12 @@ from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config, RateConfig
 from topstep_sync.errors import InvalidRequest
 from topstep_sync.http import routes
-from topstep_sync.http.budgets import Budgets, ClassBudget
+from topstep_sync.http.budgets import Budgets
+from topstep_sync.http.courier import Courier
 from topstep_sync.http.lane import Lane, Permit
 from topstep_sync.http.line import Waiter
+from topstep_sync.http.shared_lane import SharedLane
+from topstep_sync.http.sharing import Rules, SharedBudget
 
 REMEMBERED: Final = 1024
 """Spellings of paths whose class is remembered; more than the gateway has, less than a caller's bug can make."""
@@ -32,21 +35,29 @@ class RateLimiter:
     """
 
     def __init__(
-        self, config: "RateConfig | Mapping[str, Any] | Config | None" = None, *, clock: Clock = SYSTEM_CLOCK
+        self,
+        config: "RateConfig | Mapping[str, Any] | Config | None" = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        budget: SharedBudget | None = None,
     ) -> None:
+        """A limiter with *config*, on its own or in front of *budget* (see `shared_budget.open_budget`)."""
         self._config = RateConfig.of(config)
         self._clock = clock
+        self._budget = budget
         self._known: dict[str, tuple[Lane | None, int]] = {}
         self._lanes = self._make_lanes()
         _LIMITERS.add(self)
 
     def _make_lanes(self) -> dict[routes.Window, Lane]:
-        c = self._config
-        return {
-            routes.Window.GENERAL: Lane("general", c, c.general_limit, c.general_window, c.reserved, self._clock),
-            # No urgent call counts as history, so a reserve there would only be lost.
-            routes.Window.HISTORY: Lane("history", c, c.history_limit, c.history_window, 0, self._clock),
-        }
+        kinds = (routes.Window.GENERAL, routes.Window.HISTORY)
+        rules = {kind: Rules.of(self._config, kind.value) for kind in kinds}
+        self._courier: Courier | None = None
+        if self._budget is None:
+            return {kind: Lane(rules[kind], self._config, self._clock) for kind in kinds}
+        shared = {kind: SharedLane(rules[kind], self._config, self._clock) for kind in kinds}
+        self._courier = Courier(self._budget, shared.values(), self._clock)
+        return dict(shared)
 
     def acquire(
         self,
@@ -66,6 +77,7 @@ class RateLimiter:
 
         Raises:
             RateLimitTimeout: the permit would come after the deadline; known at once where possible. Nothing is sent.
+            BudgetUnavailable: the store of a shared budget is out of reach, and the configuration wants refusal.
             SessionClosed: the limiter is, or was meanwhile, closed.
         """
         lane, rank = self._known.get(endpoint) or self._look_up(endpoint)
@@ -82,7 +94,18 @@ class RateLimiter:
     def try_acquire(self, endpoint: str, *, priority: int | None = None) -> Permit | None:
         """A permit if there is one now, else `None`."""
         lane, rank = self._known.get(endpoint) or self._look_up(endpoint)
-        return FREE if lane is None else lane.claim(rank if priority is None else _checked(priority))
+        if lane is None:
+            return FREE
+        if priority is not None:
+            rank = _checked(priority)
+        permit = lane.claim(rank)
+        if permit is None and self._fetch(lane, rank):
+            permit = lane.claim(rank)
+        return permit
+
+    def _fetch(self, lane: Lane, rank: int) -> bool:
+        """Whether the store of a shared budget was asked for permits."""
+        return self._courier is not None and self._courier.fetch(lane, urgent=rank == 0)
 
     def _look_up(self, endpoint: str) -> tuple[Lane | None, int]:
         route = routes.route(endpoint)
@@ -109,7 +132,9 @@ class RateLimiter:
             with lane.lock:
                 delay, following = lane.attempt(waiter)
                 left = at - lane.now()
-                late = lane.too_late(endpoint, delay, left) if left <= 0 < delay else None
+                # Nothing comes sooner than the head's own instant, so there is no point in waiting for the deadline.
+                hopeless = delay > 0 and (left <= 0 or (delay < FOREVER and delay >= left))
+                late = lane.too_late(endpoint, delay, left) if hopeless else None
             if following is not None:
                 following.wake.set()
             if late is not None:
@@ -117,6 +142,8 @@ class RateLimiter:
             if delay <= 0:
                 permit: Permit = waiter.permit
                 return permit
+            if delay == FOREVER and self._fetch(lane, waiter.rank):
+                continue
             delay = min(delay, left)
             self._clock.wait(waiter.wake, None if delay == FOREVER else delay)
             waiter.wake.clear()
@@ -132,9 +159,10 @@ class RateLimiter:
     def reset(self) -> None:
         """Every window is empty but for the calls in flight, and nothing is learned. The figures stay."""
         for lane in self._lanes.values():
+            if self._budget is not None:
+                self._budget.forget(Rules.of(self._config, lane.name))
             with lane.lock:
-                lane.window.reset()
-                lane.settle()
+                lane.clear()
                 waiter = lane.line.head()
             if waiter is not None:
                 waiter.wake.set()
@@ -148,55 +176,38 @@ class RateLimiter:
                 waiting = lane.line.everybody()
             for waiter in waiting:
                 waiter.wake.set()
+        if self._courier is not None:
+            self._courier.close()
 
     def budget(self) -> Budgets:
         """What is used, free and waited for right now, class by class."""
-        return Budgets([self._class_budget(lane) for lane in self._lanes.values()])
-
-    def _class_budget(self, lane: Lane) -> ClassBudget:
-        with lane.lock:
-            now = lane.now()
-            window, learned, tally = lane.window, lane.window.learned, lane.tally
-            window.review(now)
-            oldest = lane.line.oldest()
-            return ClassBudget(
-                name=lane.name,
-                limit=window.limit,
-                window=learned.nominal,
-                learned_limit=window.cap,
-                learned_window=window.span,
-                used=window.used(now),
-                waiting=lane.line.counts(),
-                next_free=lane.estimate(1, now),
-                worst_wait=max(tally.wait_worst, now - oldest if oldest is not None else 0.0),
-                gate=window.gate.value,
-                why=learned.why(),
-            )
+        classes = []
+        for lane in self._lanes.values():
+            with lane.lock:
+                classes.append(lane.snapshot())
+        return Budgets(classes)
 
     def get_stats(self) -> dict[str, Any]:
         """Figures since the start, by class; for monitoring."""
         stats: dict[str, Any] = {}
         for lane in self._lanes.values():
             with lane.lock:
-                counts = {name: getattr(lane.tally, name) for name in lane.tally.__slots__}
-                stats[lane.name] = counts | {
-                    "granted": lane.granted,
-                    "in_flight": lane.window.flying,
-                    "waiting": len(lane.line),
-                }
+                stats[lane.name] = lane.figures_so_far()
         return stats
 
+    def health(self) -> dict[str, Any]:
+        """Where the budget is kept, and whether it can be reached: ``kind``, ``ok`` and ``why`` it is not."""
+        return self._courier.health() if self._courier else {"kind": "memory", "ok": True, "why": ""}
+
     def _forked(self) -> None:
-        """In a child process: no waiters, no held locks; what the parent has in flight counts as complete later."""
+        """In a child process: no waiters, no held locks, and the parent's calls are the parent's."""
+        if self._budget is not None:
+            self._budget.forked()
         parents, self._lanes, self._known = self._lanes, self._make_lanes(), {}
         for kind, lane in self._lanes.items():
             # The parent's permits, copied into this process, keep their lane; its lock must not stay held for ever.
-            parent = parents[kind]
-            parent.lock = threading.Lock()
-            lane.adopt(parent.window)
-            lane.window.orphan(lane.now() + lane.grace)
-            lane.closed = parent.closed
-            lane.settle()
+            parents[kind].lock = threading.Lock()
+            lane.inherit(parents[kind])
 
     def __repr__(self) -> str:
         return f"RateLimiter({self.budget()!r})"

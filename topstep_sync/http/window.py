@@ -56,8 +56,8 @@ class Window:
     """
 
     __slots__ = (
-        "ahead", "busy", "cap", "ceiling", "expired", "freed", "gate", "learned", "limit", "plain", "probe_age",
-        "quiet_until", "reserved", "review_at", "span", "taken", "thawed", "until",
+        "ahead", "busy", "cap", "ceiling", "expired", "freed", "gate", "learned", "limit", "probe_age", "quiet_until",
+        "reserved", "review_at", "span", "sure", "taken", "thawed", "until",
     )  # fmt: skip
 
     def __init__(self, limit: int, window: float, *, margin: float = 0.0, reserved: int = 0) -> None:
@@ -69,7 +69,7 @@ class Window:
         self.ahead: list[float] = []
         """Stamps that lie in the future, ascending: calls that were given up."""
         self.freed: deque[float] = deque(maxlen=limit)
-        """Stamps that have left the window, newest last: the evidence that a refusal is judged by."""
+        """Stamps that have left the window, but not the longest one we would believe in: the evidence of refusals."""
         self.taken = 0
         """Slots that are not free: in flight, busy or ahead."""
         self.expired = 0
@@ -108,7 +108,7 @@ class Window:
         self.span = self.learned.span
         self.cap = self.learned.cap
         self.ceiling = self.cap - min(self.reserved, self.cap - 1)
-        self.plain = self.gate is Gate.FLOWING and (self.learned.sure or not self.freed)
+        self.sure = self.learned.sure
         self.quiet_until = -math.inf
 
     ######################################### granting #########################################
@@ -117,15 +117,20 @@ class Window:
         """Seconds before the next permit for such a call; 0.0 means it was taken, infinity that only an event helps."""
         self._sweep(now)
         room = (self.cap if urgent else self.ceiling) - self.taken
-        if not self.plain:
+        if not self.clear(1):
             return self._careful(now, room)
         if room <= 0:
             return self._until_free(now, -room)
         self.taken += 1
-        # A call that completes later is stamped later, so nothing comes free before one span from now but the oldest.
-        oldest = self.busy[0] if self.busy else now
-        self.quiet_until = min(self.review_at, oldest + self.span, self.ahead[0] if self.ahead else FOREVER)
+        if self.sure or not self.freed:
+            # A call that completes later is stamped later: nothing but the oldest comes free within a span from now.
+            oldest = self.busy[0] if self.busy else now
+            self.quiet_until = min(self.review_at, oldest + self.span, self.ahead[0] if self.ahead else FOREVER)
         return 0.0
+
+    def clear(self, count: int) -> bool:
+        """Whether *count* more calls raise no doubt about the gateway's window: tried before, or too few to matter."""
+        return self.gate is Gate.FLOWING and (self.sure or len(self.freed) + self.taken + count <= self.limit)
 
     def _careful(self, now: float, room: int) -> float:
         if self.gate is Gate.PROBING:
@@ -147,15 +152,17 @@ class Window:
             self.review(now)
         while self.ahead and self.ahead[0] <= now:
             insort(self.busy, self.ahead.pop(0))
-        busy, span = self.busy, self.span
+        busy, freed, span = self.busy, self.freed, self.span
+        while freed and freed[0] + self.learned.most <= now:
+            freed.popleft()
         if not busy or busy[0] + span > now:
             return
         before = len(busy)
         while busy and busy[0] + span <= now:
-            self.freed.append(busy.popleft())
+            freed.append(busy.popleft())
         self.taken -= before - len(busy)
         self.expired += before - len(busy)
-        self.plain = self.gate is Gate.FLOWING and self.learned.sure
+        self.quiet_until = -math.inf
 
     def _until_free(self, now: float, lacking: int) -> float:
         """Seconds until *lacking* + 1 busy slots are free; infinity if calls in flight must end first."""
@@ -203,20 +210,20 @@ class Window:
         """A call is complete: its slot is busy until *now* + span."""
         self.busy.append(now)
         if probe:
-            self._probed(now, Notice.ACCEPTED)
+            self.probed(now, Notice.ACCEPTED)
 
     def abandon(self, stamp: float, now: float, probe: bool) -> None:
         """Nobody knows about a call; it counts as complete at *stamp*, which lies ahead."""
         insort(self.ahead, stamp)
         self.quiet_until = -math.inf
         if probe:
-            self._probed(now, Notice.LOST)
+            self.probed(now, Notice.LOST)
 
     def refund(self, now: float, probe: bool) -> None:
         """A call was never sent: its slot is free."""
         self.taken -= 1
         if probe:
-            self._probed(now, Notice.LOST)
+            self.probed(now, Notice.LOST)
 
     def refused(self, now: float, granted: float, probe: bool, hint: float | None) -> None:
         """The gateway answered 429, and so does not count the call. The class is frozen, unless that is old news."""
@@ -231,7 +238,8 @@ class Window:
         self._settle()
         self._recall(now)
 
-    def _probed(self, now: float, notice: Notice) -> None:
+    def probed(self, now: float, notice: Notice) -> None:
+        """The outcome of the call that went alone."""
         if self.gate is not Gate.PROBING:
             return  # a reset came in between
         if notice is Notice.ACCEPTED:

@@ -38,6 +38,7 @@
     │               │   └── AccountViolation, AccountRejected, ContractNotActive, InvalidCloseSize
     │               └── OrderPending                 the gateway does not know yet either: verify
     ├── OrderStateUnknown                            it may exist: look it up by its custom tag
+    ├── OrderStillWorking (TimeoutError)             the wait for an order ended before the order did
     └── StreamError
         ├── HubError                                 the hub answered an invocation with an error
         ├── HandshakeError                           the hub refused the protocol
@@ -360,12 +361,16 @@ class OrderStateUnknown(TopstepError):
 
     category = Category.NETWORK
     fate = Fate.UNKNOWN
-    tag: str = ""
-    """The custom tag it carries if it exists."""
-    since: float = 0.0
-    """When it was first sent, in seconds since 1970."""
-    last_error: str | None = None
-    """Why the last look-up did not settle it."""
+    tag: str = ""  # the custom tag it carries if it exists
+    since: float = 0.0  # when it was first sent, in seconds since 1970
+    last_error: str | None = None  # why the last look-up did not settle it
+
+
+class OrderStillWorking(TopstepError, TimeoutError):
+    """The wait is over and the order is not."""
+
+    category = Category.TIMEOUT
+    order: Any = None  # the order as it last stood; None if it was not to be seen
 
 
 ################################################# the stream #################################################

@@ -31,6 +31,16 @@ def account_number(value: "int | Account") -> int:
     return whole(value.id if isinstance(value, Account) else value, "account_id")
 
 
+def order_key(account_id: Any, order_id: Any) -> tuple[int, int]:
+    """Account and id of an order, given as two numbers or as one record that knows both."""
+    if order_id is None and not isinstance(account_id, int):
+        record = account_id
+        account_id, order_id = getattr(record, "account_id", None), getattr(record, "id", None)
+        if account_id is None or order_id is None:
+            raise InvalidRequest(f"{record!r} is no order; expected one, or an account_id and an order_id")
+    return account_number(account_id), whole(getattr(order_id, "id", order_id), "order_id")
+
+
 def contract_name(value: "str | Contract") -> str:
     """The id of a contract given as itself or as its record."""
     name = value.id if isinstance(value, Contract) else value

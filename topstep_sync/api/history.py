@@ -1,5 +1,6 @@
 """`session.history`: bars, in pages that the gateway hands out newest first."""
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from topstep_sync.api.progress import Meter, Report, Terminal
 from topstep_sync.api.seam import Call, present
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.config import RateConfig
-from topstep_sync.errors import ContractNotFound, InvalidRequest
+from topstep_sync.errors import ContractNotFound, InvalidRequest, RequestError
 from topstep_sync.messages import BarsReply, RetrieveBars
 from topstep_sync.models import Bar, BarUnit, Contract
 
@@ -27,6 +28,8 @@ FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Seconds of open market that a short last page may leave before the start without another look.
 QUIET: Final = 900.0
+
+log = logging.getLogger("topstep_sync.history")
 
 opened = attrgetter("t")
 
@@ -102,6 +105,16 @@ class HistoryApi:
         if live and not result:
             warn_live(RETRIEVE)
         return result
+
+    def last_price(self, contract_id: str | Contract) -> float | None:
+        """The latest price by the newest bar, the forming one included; `None` where there is none of the last week."""
+        end = datetime.fromtimestamp(self._clock.epoch(), UTC)
+        try:
+            found = self.bars(contract_id, "1m", start=end - timedelta(days=7), end=end, limit=1, partial=True)
+        except RequestError as error:
+            log.info("! no latest price of %s: %s", contract_id, error)
+            return None
+        return found[-1].c if found else None
 
     def _ask(
         self, contract_id: Any, length: Any, start: Any, end: Any, limit: Any, live: bool, partial: bool, page: Any

@@ -33,6 +33,12 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     order_id: int | None = None
     request: PlaceOrder
 
+    def intent(self) -> Intent:
+        """The intent as a process that is gone left it; its fate is open."""
+        entry = Intent(self.request, self.tag, self.since, minted=self.minted)
+        entry.state, entry.doubtful = State.UNKNOWN, True
+        return entry
+
 
 class Journal:
     """Thread-safe; several processes may append to one file on a local disk."""
@@ -77,6 +83,14 @@ class Journal:
         for line in self.lines():
             last[line.tag] = line
         return [line for line in last.values() if line.state not in SETTLED]
+
+    def last(self, tag: str) -> Line | None:
+        """The last line of the intent with this tag."""
+        found = None
+        for line in self.lines():
+            if line.tag == tag:
+                found = line
+        return found
 
     def close(self) -> None:
         """The file is closed; whatever was written stays."""

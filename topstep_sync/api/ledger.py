@@ -94,6 +94,11 @@ class Ledger:
             self._forget()
             return new, True
 
+    def adopt(self, found: Intent) -> Intent:
+        """*found* in the journal is known here from now on; the intent of the same tag that already is, wins."""
+        with self._lock:
+            return self._intents.setdefault(found.tag, found)
+
     def land(self, entry: Intent, outcome: PlacedOrder | BaseException) -> None:
         """The flight of *entry* is over, and everybody who waits for it knows the outcome."""
         with self._lock:

@@ -62,15 +62,20 @@ class Lookup:
             raise failed
         return None
 
-    def by_id(self, account_id: int, order_id: int, since: float) -> Order | None:
+    def by_id(
+        self, account_id: int, order_id: int, since: float, priority: Priority | None = Priority.URGENT
+    ) -> Order | None:
         """The order with this id; `None` if the gateway does not know it.
 
         Args:
             since: seconds since 1970 from which to search where the gateway cannot look up a single order.
+
+        Raises:
+            RequestError: the gateway did not answer.
         """
         request = ByOrder(account_id=account_id, order_id=order_id)
         try:
-            reply = self._optional(SEARCH_BY_ID, request, OrderReply, Priority.URGENT)
+            reply = self._optional(SEARCH_BY_ID, request, OrderReply, priority)
         except OrderNotFound:
             return None
         if reply is not None:

@@ -8,23 +8,25 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from topstep_sync.api import tags, ticket
-from topstep_sync.api.arguments import account_number, instant
+from topstep_sync.api.arguments import account_number, choice, contract_name, instant, order_key
+from topstep_sync.api.changing import DAY, Changer
 from topstep_sync.api.contracts import ContractsApi
 from topstep_sync.api.intent import OPEN, State
-from topstep_sync.api.journal import Journal
+from topstep_sync.api.journal import Journal, Line
 from topstep_sync.api.ledger import Intent, Ledger, Sought
-from topstep_sync.api.lookup import SEARCH, SEARCH_OPEN, Lookup
+from topstep_sync.api.lookup import SEARCH, SEARCH_BY_ID, SEARCH_OPEN, Lookup
 from topstep_sync.api.placing import Placer
-from topstep_sync.api.results import PlacedOrder
+from topstep_sync.api.positions import PositionsApi
+from topstep_sync.api.results import CancelResult, ModifyResult, PlacedOrder, Recovered, Report
 from topstep_sync.api.seam import Call, Deaf, Listen, present
+from topstep_sync.api.sweeping import Sweeper
+from topstep_sync.api.waiting import Waiter
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.config import OrderConfig
-from topstep_sync.errors import InvalidRequest, OrderStateUnknown, TopstepError
-from topstep_sync.messages import ByAccount, OrdersReply, PlaceOrder, SearchOrders
-from topstep_sync.models import Account, Contract, Order, OrderSide
+from topstep_sync.errors import InvalidRequest, OrderNotFound, OrderStateUnknown, TopstepError
+from topstep_sync.messages import ByAccount, OrderFilter, OrdersReply, PlaceOrder, SearchOrders
+from topstep_sync.models import Account, Contract, Order, OrderSide, OrderStatus
 from topstep_sync.tables import Rows
-
-DAY: Final = 86400.0
 
 
 class OrdersApi:
@@ -42,6 +44,7 @@ class OrdersApi:
         self,
         call: Call,
         contracts: ContractsApi,
+        positions: PositionsApi,
         *,
         config: OrderConfig | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -60,16 +63,23 @@ class OrdersApi:
         self._ledger = Ledger()
         self._lookup = Lookup(call, self._config, skew)
         self._journal = None if self._config.journal_path is None else Journal(self._config.journal_path)
+        shut, ears = closed or threading.Event(), listen or Deaf()
         self._placer = Placer(
             call,
             self._lookup,
             self._ledger,
             self._config,
             clock=clock,
-            listen=listen or Deaf(),
-            closed=closed or threading.Event(),
+            listen=ears,
+            closed=shut,
             journal=self._journal,
         )
+        self._changer = Changer(call, self._lookup, self._config, clock, shut)
+        self._waiter = Waiter(self._lookup, clock, ears, shut)
+        self.sweeper: Final = Sweeper(
+            call, self._lookup, positions, horizon=self._placer.horizon, clock=clock, closed=shut
+        )
+        """Cancels and closes everything; what `cancel_all` and `Session.flatten` use."""
 
     def search(self, account_id: int | Account, start: Any, end: Any = None) -> Rows[Order]:
         """The account's orders from *start* to *end* (default: now), ended ones too, oldest first."""
@@ -196,7 +206,153 @@ class OrdersApi:
             raise failed
         return None
 
+    def recover(self) -> Rows[Recovered]:
+        """Every intent that the journal has open is settled as far as the gateway answers, oldest first.
+
+        Call it once after a start, before placing orders: an earlier process may have ended between an order and its
+        reply.
+
+        Raises:
+            InvalidRequest: this session has no journal.
+        """
+        if self._journal is None:
+            raise InvalidRequest("there is no journal; give OrderConfig.journal_path a file")
+        return Rows([self._settled(line) for line in self._journal.open_intents()])
+
+    def _settled(self, line: Line) -> Recovered:
+        entry = self._ledger.adopt(line.intent())
+        shown: dict[str, Any] = {}
+        try:
+            order = self._placer.settle(entry, wait=True) if entry.flight is None else None
+            if order is not None:
+                shown["order"] = order
+        except OrderStateUnknown as error:
+            shown["error"] = error.last_error
+        return Recovered(custom_tag=line.tag, account_id=line.request.account_id, state=entry.state, **shown)
+
+    ########################################### orders that exist ###########################################
+
+    def get(self, account_id: Any, order_id: Any = None) -> Order:
+        """One order, as the gateway has it now. Takes an account and an order id, or an order.
+
+        Raises:
+            OrderNotFound: the gateway does not know it (where it cannot look up a single order: not of the last day).
+        """
+        account, number = order_key(account_id, order_id)
+        order = self._lookup.by_id(account, number, self._clock.epoch() - DAY, None)
+        if order is None:
+            raise OrderNotFound(f"account {account} has no order {number}", endpoint=SEARCH_BY_ID)
+        return order
+
+    def query(
+        self,
+        account_id: int | Account,
+        *,
+        statuses: Iterable[OrderStatus | str] | None = None,
+        contract_id: str | Contract | None = None,
+        start: Any = None,
+        end: Any = None,
+    ) -> Rows[Order]:
+        """The account's orders by status, contract and time of creation, oldest first; all pages.
+
+        The one way to see bracket legs that wait for their entry (SUSPENDED). Empty where an older gateway has no such
+        endpoint.
+        """
+        names = {status.name.lower(): status for status in OrderStatus}
+        wanted = OrderFilter(
+            account_id=account_number(account_id),
+            statuses=UNSET if statuses is None else [choice(status, names, "status") for status in statuses],
+            contract_id=UNSET if contract_id is None else contract_name(contract_id),
+            created_after=UNSET if start is None else instant(start, "start"),
+            created_before=UNSET if end is None else instant(end, "end"),
+        )
+        return Rows([order for page in self._lookup.pages(wanted) for order in page])
+
+    def cancel(self, account_id: Any, order_id: Any = None, *, timeout: float | None = None) -> CancelResult:
+        """The order does not work any more. Takes an account and an order id, or an order.
+
+        Of an order that had already ended the result says how: `change` ALREADY (cancelled before) or TOO_LATE
+        (filled, expired, rejected). When the reply is lost the order is read back, and cancelled again if need be.
+
+        Raises:
+            OrderNotFound: there is no such order.
+            OrderRejected: the gateway refused, and the order still works.
+            OrderStateUnknown: it could neither be confirmed nor read back.
+        """
+        return self._changer.cancel(*order_key(account_id, order_id), timeout)
+
+    def modify(
+        self,
+        account_id: Any,
+        order_id: Any = None,
+        *,
+        size: int | None = None,
+        limit_price: float | None = None,
+        stop_price: float | None = None,
+        trail_price: float | None = None,
+        trail_ticks: int | None = None,
+        timeout: float | None = None,
+    ) -> ModifyResult:
+        """The order has the new size and prices; what is left out stays. Takes an account and an order id, or an order.
+
+        Args:
+            trail_price: absolute price from which the stop trails, as in `place`; an order reads it back as a distance.
+            trail_ticks: the same as a distance from the latest price.
+
+        Raises:
+            InvalidRequest: an argument is wrong; nothing was sent.
+            OrderRejected: the gateway refused; a note says how the order stands.
+            OrderStateUnknown: it may have been changed; look with `get`. It is never sent twice.
+        """
+        account, number = order_key(account_id, order_id)
+        wish = ticket.Revision(
+            size=size, limit_price=limit_price, stop_price=stop_price, trail_price=trail_price, trail_ticks=trail_ticks
+        )
+        ticket.check_revision(wish)
+        order = contract = last = None
+        if wish.needs_contract:
+            order = self._known(account_id, order_id, account, number)
+            contract = self._contracts.get(order.contract_id)
+        if contract is not None and wish.needs_last:
+            last = self._last_price(contract)
+        request, trail = ticket.revise(wish, account, number, order, contract, last)
+        return self._changer.modify(request, contract, trail, timeout)
+
+    def wait(self, account_id: Any, order_id: Any = None, *, timeout: float | None = 60.0) -> Order:
+        """The order once it has ended: filled, cancelled, expired or rejected. Takes ids, or an order.
+
+        By hub event where a stream of the account is open, else by polling, up to 40 calls in the first minute.
+
+        Args:
+            timeout: seconds; `None`: as long as it takes.
+
+        Raises:
+            OrderStillWorking: it has not, within *timeout*; its `order` is the last state.
+        """
+        return self._waiter.wait(*order_key(account_id, order_id), timeout)
+
+    def cancel_all(
+        self, account_id: int | Account, contract_id: str | Contract | None = None, *, timeout: float = 30.0
+    ) -> Report:
+        """No order of the account (and contract) works any more. The report is false if some still do, and lists them.
+
+        Args:
+            timeout: seconds after which it gives up and reports.
+        """
+        contract = None if contract_id is None else contract_name(contract_id)
+        return self.sweeper.cancel_all(account_number(account_id), contract, timeout)
+
+    ################################################ the inside ################################################
+
+    def _known(self, account_id: Any, order_id: Any, account: int, number: int) -> Order | PlacedOrder:
+        """The order as it was given, as it was placed here, or as the gateway has it."""
+        given = next((value for value in (order_id, account_id) if isinstance(value, (Order, PlacedOrder))), None)
+        return given or self._ledger.order(number) or self.get(account, number)
+
     def _sought(self, tag: str, entry: Intent | None, account_id: int | Account | None, since: Any) -> list[Sought]:
+        if entry is None and self._journal is not None:
+            line = self._journal.last(tag)
+            entry = None if line is None else line.intent()
         if entry is not None:
             return [entry.sought]
         begun = instant(since, "since").timestamp() if since is not None else tags.minted_at(tag)

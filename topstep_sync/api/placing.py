@@ -105,8 +105,6 @@ class Placer:
         if order is not None:
             self._found(entry, order)
             return order
-        if entry.state in (State.PREPARED, State.SENT):  # taken from the journal of a process that is gone
-            entry.state = State.UNKNOWN
         entry.step(Event.MISS if failed is None else Event.GIVE_UP)
         self._record(entry)
         if failed is not None:

@@ -5,6 +5,7 @@ from typing import Self
 
 from msgspec import UNSET, UnsetType
 
+from topstep_sync.api.intent import State
 from topstep_sync.messages import Bracket, PlaceOrder
 from topstep_sync.models import Order, OrderSide, OrderStatus, OrderType, Position, Record
 
@@ -70,9 +71,25 @@ class CloseResult(Record, frozen=True, kw_only=True):
     contract_id: str
     change: Change
     position: Position | UnsetType | None = UNSET
-    """What is left as read back; `None` when flat. Unset where it was not read back."""
+    """What is left, by the gateway's word or as read back; `None` when flat."""
     cancelled: tuple[int, ...] = ()
     """Ids of the orders that were swept."""
+    orders_left: tuple[Order, ...] = ()
+    """Orders that still work after the sweep."""
+    swept: bool = False
+    """Whether a sweep was asked for and its end read back."""
+
+
+class Recovered(Record, frozen=True, kw_only=True):
+    """What became of an intent that an earlier process left open."""
+
+    custom_tag: str
+    account_id: int
+    state: State
+    """accepted or rejected: see `order`; absent: there is no such order; unknown: the look-ups failed, ask again."""
+    order: Order | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    """Why it is unknown."""
 
 
 class Failure(Record, frozen=True, kw_only=True):
@@ -87,9 +104,9 @@ class Report(Record, frozen=True, kw_only=True):
 
     account_id: int
     cancelled: tuple[int, ...] = ()
-    """Ids of the orders that were cancelled."""
+    """Ids of the orders whose cancellation was confirmed."""
     closed: tuple[str, ...] = ()
-    """Ids of the contracts whose positions were closed."""
+    """Ids of the contracts whose positions are gone after they were closed here."""
     orders_left: tuple[Order, ...] = ()
     positions_left: tuple[Position, ...] = ()
     failures: tuple[Failure, ...] = ()

@@ -5,15 +5,18 @@ from collections.abc import Callable
 from typing import Final
 
 from topstep_sync.api.accounts import AccountsApi
+from topstep_sync.api.arguments import account_number
 from topstep_sync.api.contracts import ContractsApi
 from topstep_sync.api.history import HistoryApi
 from topstep_sync.api.orders import OrdersApi
 from topstep_sync.api.positions import PositionsApi
+from topstep_sync.api.results import Report
 from topstep_sync.api.seam import Call, Listen
 from topstep_sync.api.status import StatusApi
 from topstep_sync.api.trades import TradesApi
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.config import Config
+from topstep_sync.models import Account
 
 
 class Rooms:
@@ -42,16 +45,31 @@ class Rooms:
         self.accounts: Final = AccountsApi(call)
         self.contracts: Final = ContractsApi(call, clock=clock)
         self.history: Final = HistoryApi(call, clock=clock, rate=settings.rate)
-        self.positions: Final = PositionsApi(call)
+        self.positions: Final = PositionsApi(call, config=settings.orders, clock=clock, closed=closed)
         self.trades: Final = TradesApi(call)
         self.status: Final = StatusApi(get, clock=clock)
         self.orders: Final = OrdersApi(
             call,
             self.contracts,
+            self.positions,
             config=settings.orders,
             clock=clock,
             accounts=lambda: self.accounts.search(only_active=False),
+            last_price=self.history.last_price,
             listen=listen,
             skew=skew,
             closed=closed,
         )
+        self.positions.sweep = self.orders.sweeper.cancel_all
+
+    def flatten(self, account_id: int | Account, *, timeout: float = 30.0) -> Report:
+        """The account has no working order and no position: all orders cancelled, all positions closed at the market.
+
+        The kill switch. It passes an open breaker, uses the permits that the rate limiter keeps back, goes on with what
+        works where something does not, and reads the end back from the gateway. The report is false, and says what is
+        left and why, if the account is not known to be flat.
+
+        Args:
+            timeout: seconds after which it gives up and reports.
+        """
+        return self.orders.sweeper.flatten(account_number(account_id), timeout)

@@ -78,6 +78,11 @@ class Ears:
         self._clock = clock
         self.closed = closed
 
+    @property
+    def listening(self) -> bool:
+        """Whether there is a stream that would tell."""
+        return self._source is not None
+
     def hear(self, delay: float, wanted: Callable[[Event], T | None]) -> T | None:
         """What *wanted* makes of the first event it wants within *delay* seconds; `None` if there was none."""
         end = self._clock.monotonic() + delay

@@ -11,9 +11,10 @@ from msgspec import UNSET, UnsetType
 
 from topstep_sync.api import brackets
 from topstep_sync.api.arguments import account_number, contract_name, number, side_of, type_of, whole
+from topstep_sync.api.results import PlacedOrder
 from topstep_sync.errors import InvalidRequest
-from topstep_sync.messages import Bracket, PlaceOrder
-from topstep_sync.models import Account, Contract, OrderSide, OrderType
+from topstep_sync.messages import Bracket, ModifyOrder, PlaceOrder
+from topstep_sync.models import Account, Contract, Order, OrderSide, OrderType
 
 MOST_TRAIL_TICKS: Final = 1000  # "Trail Distance exceeds maximum (1000)": gateway docs, place, seen 2026-09
 
@@ -94,6 +95,26 @@ PRICED: Final = (
 )  # fmt: skip
 
 
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of `orders.modify` as they were given, unread."""
+
+    size: Any = None
+    limit_price: Any = None
+    stop_price: Any = None
+    trail_price: Any = None
+    trail_ticks: Any = None
+
+    @property
+    def needs_contract(self) -> bool:
+        """Whether the tick size matters to it."""
+        return any(getattr(self, name) is not None for name in (*ABSOLUTE, "trail_ticks"))
+
+    @property
+    def needs_last(self) -> bool:
+        """Whether the latest price of the market matters to it."""
+        return self.trail_price is not None or self.trail_ticks is not None
+
+
 def kind_of(wish: Wish) -> OrderType:
     """The type that was named, or the one that the given prices amount to."""
     if wish.type is not None:
@@ -128,11 +149,7 @@ def check(wish: Wish) -> None:
     whole(wish.size, "size")
     side, kind = side_of(wish.side), kind_of(wish)
     given = {name for name in ABSOLUTE if getattr(wish, name) is not None}
-    if wish.trail_ticks is not None:
-        if whole(wish.trail_ticks, "trail_ticks") > MOST_TRAIL_TICKS:
-            raise InvalidRequest(f"trail_ticks is {wish.trail_ticks}; expected {MOST_TRAIL_TICKS} at most")
-        if wish.trail_price is not None:
-            raise InvalidRequest("trail_price and trail_ticks say the same thing twice; give one")
+    if _check_trail(wish):
         given.add("trail_price")
     missing, surplus = NEEDS[kind] - given, given - NEEDS[kind]
     if missing:
@@ -144,6 +161,59 @@ def check(wish: Wish) -> None:
             number(getattr(wish, name), name)
     for target in (False, True):
         _plain_leg(wish, side, target=target)
+
+
+def check_revision(wish: Revision) -> None:
+    """The same for a change.
+
+    Raises:
+        InvalidRequest: what is wrong, and what was expected.
+    """
+    if all(getattr(wish, name) is None for name in wish.__struct_fields__):
+        raise InvalidRequest(f"nothing to change; give one of {', '.join(wish.__struct_fields__)}")
+    if wish.size is not None:
+        whole(wish.size, "size")
+    _check_trail(wish)
+    for name in ABSOLUTE:
+        if getattr(wish, name) is not None:
+            number(getattr(wish, name), name)
+
+
+def _check_trail(wish: Wish | Revision) -> bool:
+    """Whether the wish has a distance to trail at, and if so a possible one."""
+    if wish.trail_ticks is None:
+        return False
+    if whole(wish.trail_ticks, "trail_ticks") > MOST_TRAIL_TICKS:
+        raise InvalidRequest(f"trail_ticks is {wish.trail_ticks}; expected {MOST_TRAIL_TICKS} at most")
+    if wish.trail_price is not None:
+        raise InvalidRequest("trail_price and trail_ticks say the same thing twice; give one")
+    return True
+
+
+def revise(
+    wish: Revision,
+    account_id: int,
+    order_id: int,
+    order: Order | PlacedOrder | None,
+    contract: Contract | None,
+    last: float | None,
+) -> tuple[ModifyOrder, int | None]:
+    """The request of a checked *wish*, and the distance in ticks that its trail will read back as, where known."""
+    prices: dict[str, float] = {}
+    if order is not None:
+        prices = _prices(wish, order.side, contract, last)
+    trail = None
+    if "trail_price" in prices and last is not None:
+        trail = abs(_known(contract).ticks(last) - _known(contract).ticks(prices["trail_price"]))
+    request = ModifyOrder(
+        account_id=account_id,
+        order_id=order_id,
+        size=UNSET if wish.size is None else whole(wish.size, "size"),
+        limit_price=prices.get("limit_price", UNSET),
+        stop_price=prices.get("stop_price", UNSET),
+        trail_price=prices.get("trail_price", UNSET),
+    )
+    return request, trail
 
 
 def write(wish: Wish, contract: Contract | None, last: float | None) -> PlaceOrder:
@@ -173,7 +243,7 @@ def write(wish: Wish, contract: Contract | None, last: float | None) -> PlaceOrd
     )
 
 
-def _prices(wish: Wish, side: OrderSide, contract: Contract | None, last: float | None) -> dict[str, float]:
+def _prices(wish: Wish | Revision, side: OrderSide, contract: Contract | None, last: float | None) -> dict[str, float]:
     given = {name: getattr(wish, name) for name in ABSOLUTE if getattr(wish, name) is not None}
     if wish.trail_ticks is not None:
         given["trail_price"] = trail_price(wish.trail_ticks, side, _known(contract), last)

@@ -1,0 +1,180 @@
+"""Getting out: cancelling everything, closing everything, and saying plainly what could not be done.
+
+Nothing here waits for one order while others burn: calls go out side by side with short timeouts, and what they came
+to is not believed but read back, round after round, until it is so or the time is up. All of it has priority 0, for
+which the rate limiter keeps permits back, and passes an open breaker.
+"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar
+
+from topstep_sync.api.changing import CANCEL
+from topstep_sync.api.lookup import Lookup
+from topstep_sync.api.positions import CLOSE, PositionsApi
+from topstep_sync.api.results import Failure, Report
+from topstep_sync.api.seam import VERIFY_TIMEOUT, Call
+from topstep_sync.clock import Clock, Deadline
+from topstep_sync.errors import Fate, OrderNotFound, PositionNotFound, TopstepError
+from topstep_sync.http.routes import Priority
+from topstep_sync.messages import ByOrder, ClosePosition, Reply
+from topstep_sync.models import Order, OrderStatus, Position, Record
+
+SIDE_BY_SIDE: Final = 8
+ROUND: Final = (0.1, 0.25, 0.5, 1.0)  # seconds between rounds; the last one repeats
+SETTLING: Final = 2.0  # GUESS: seconds until a confirmed close shows in the positions
+
+T = TypeVar("T")
+
+log = logging.getLogger("topstep_sync.orders")
+
+
+class Sweeper:
+    """Thread-safe.
+
+    Args:
+        horizon: seconds after which a close whose reply was lost is taken as not carried out. A close carries no tag:
+            sent twice too soon it would open the opposite position.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        lookup: Lookup,
+        positions: PositionsApi,
+        *,
+        horizon: float,
+        clock: Clock,
+        closed: threading.Event,
+    ) -> None:
+        self.call = call
+        self.lookup = lookup
+        self.positions = positions
+        self.horizon = horizon
+        self.clock = clock
+        self.closed = closed
+
+    def cancel_all(self, account_id: int, contract_id: str | None, timeout: float) -> Report:
+        """No order of the account (and contract) works any more, or the report says which do."""
+        return _Sweep(self, account_id, contract_id, closes=False).run(timeout)
+
+    def flatten(self, account_id: int, timeout: float) -> Report:
+        """The account has no working order and no position, or the report says which it has."""
+        return _Sweep(self, account_id, None, closes=True).run(timeout)
+
+
+class Work(NamedTuple):
+    """One call that is to be made."""
+
+    what: str
+    key: int | str
+    """Order id, or contract id of a position."""
+    path: str
+    request: Record
+
+
+class _Sweep:
+    """One sweep. Written only by the thread that runs it; what runs side by side gives back values."""
+
+    def __init__(self, owner: Sweeper, account_id: int, contract_id: str | None, *, closes: bool) -> None:
+        self._owner = owner
+        self._account_id = account_id
+        self._contract_id = contract_id
+        self._closes = closes
+        self._orders: list[Order] | None = None
+        self._positions: list[Position] | None = None if closes else []
+        self._cancelled: dict[int, None] = {}
+        self._closed: dict[str, None] = {}
+        self._failures: dict[str, str] = {}
+        self._not_before: dict[str, float] = {}
+
+    def run(self, timeout: float) -> Report:
+        deadline = Deadline(timeout, self._owner.clock)
+        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="topstep-sweep") as pool:
+            for number in itertools.count():
+                self._read(pool)
+                if self._orders == [] and self._positions == []:
+                    break
+                pause = ROUND[min(number, len(ROUND) - 1)]
+                if not deadline.allows(pause) or self._owner.closed.is_set():
+                    break
+                self._act(pool)
+                self._owner.clock.wait(self._owner.closed, pause)
+        return self._report()
+
+    def _read(self, pool: ThreadPoolExecutor) -> None:
+        """What is there. What cannot be read is not known, and not taken as empty."""
+        orders = pool.submit(self._owner.lookup.working, self._account_id, self._contract_id)
+        if self._closes:
+            positions = pool.submit(self._owner.positions.urgent, self._account_id)
+            self._positions = self._known("reading the positions", positions)
+        self._orders = self._known("reading the orders", orders)
+
+    def _known(self, what: str, found: Future[list[T]]) -> list[T] | None:
+        try:
+            known = list(found.result())
+        except TopstepError as error:
+            self._failures[what] = f"{type(error).__name__}: {error}"
+            return None
+        self._failures.pop(what, None)
+        return known
+
+    def _act(self, pool: ThreadPoolExecutor) -> None:
+        work = [*self._cancellations(), *self._closings()]
+        for item, error in zip(work, pool.map(self._send, work), strict=True):
+            self._note(item, error)
+
+    def _cancellations(self) -> Iterator[Work]:
+        orders = [order for order in self._orders or [] if order.status is not OrderStatus.PENDING_CANCELLATION]
+        # A leg that waits for its entry goes with it; what its own cancellation does is not documented.
+        for order in [order for order in orders if order.status is not OrderStatus.SUSPENDED] or orders:
+            request = ByOrder(account_id=self._account_id, order_id=order.id)
+            yield Work(f"cancelling order {order.id}", order.id, CANCEL, request)
+
+    def _closings(self) -> Iterator[Work]:
+        now = self._owner.clock.monotonic()
+        for position in self._positions or []:
+            if self._not_before.get(position.contract_id, now) <= now:
+                request = ClosePosition(account_id=self._account_id, contract_id=position.contract_id)
+                yield Work(f"closing {position.contract_id}", position.contract_id, CLOSE, request)
+
+    def _send(self, work: Work) -> TopstepError | None:
+        try:
+            self._owner.call(
+                work.path, work.request, Reply, priority=Priority.URGENT, must_try=True, timeout=VERIFY_TIMEOUT
+            )
+        except TopstepError as error:
+            return error
+        return None
+
+    def _note(self, work: Work, error: TopstepError | None) -> None:
+        if error is None:
+            self._failures.pop(work.what, None)
+        elif not isinstance(error, (OrderNotFound, PositionNotFound)):
+            self._failures[work.what] = f"{type(error).__name__}: {error}"
+            log.warning("! %s: %s", work.what, error)
+        lost = error is not None and error.fate is Fate.UNKNOWN
+        if isinstance(work.key, int):
+            if error is None:
+                self._cancelled[work.key] = None
+        elif error is None or lost:
+            self._closed[work.key] = None
+            self._not_before[work.key] = self._owner.clock.monotonic() + (self._owner.horizon if lost else SETTLING)
+
+    def _report(self) -> Report:
+        orders, positions = self._orders or [], self._positions or []
+        left, held = {order.id for order in orders}, {position.contract_id for position in positions}
+        verified = self._orders is not None and self._positions is not None
+        done = verified and not left and not held
+        return Report(
+            account_id=self._account_id,
+            cancelled=tuple(order_id for order_id in self._cancelled if order_id not in left),
+            closed=tuple(contract_id for contract_id in self._closed if contract_id not in held),
+            orders_left=tuple(orders),
+            positions_left=tuple(positions),
+            failures=() if done else tuple(Failure(what=w, error=e) for w, e in self._failures.items()),
+            verified=verified,
+        )

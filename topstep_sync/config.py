@@ -7,6 +7,7 @@ Each part can be given as its class, as a mapping of field names, or left out. `
 import dataclasses
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -268,6 +269,26 @@ class OrderConfig(Part):
     """File of intents and outcomes; `None`: no journal."""
 
 
+def time_of_day(value: Any) -> str | None:
+    return None if re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value) else "a time of day such as 15:10"
+
+
+@dataclass(frozen=True)
+class GuardConfig(Part):
+    """When `session.orders` refuses new risk; an order that only reduces a position passes. All off by default."""
+
+    max_order_size: int | None = setting(None, positive)
+    """Most contracts of one order."""
+    max_position: int | None = setting(None, positive)
+    """Most contracts held in one contract, working orders of the same side counted as filled."""
+    max_daily_loss: float | None = setting(None, positive)
+    """Account currency; realised, after fees, since 17:00 Chicago time. Open positions are not valued."""
+    open_from: str | None = setting(None, time_of_day)
+    """Chicago time of day from which new risk is taken."""
+    open_until: str | None = setting(None, time_of_day)
+    """Chicago time of day until which new risk is taken (Topstep flattens at 15:10)."""
+
+
 @dataclass(frozen=True)
 class Config(Part):
     """Everything, in one place. URLs are https; plain http is accepted for addresses of this machine only."""
@@ -289,6 +310,7 @@ class Config(Part):
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     orders: OrderConfig = field(default_factory=OrderConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **changes: Any) -> Self:

@@ -11,6 +11,7 @@ from topstep_sync.api import tags, ticket
 from topstep_sync.api.arguments import account_number, choice, contract_name, instant, order_key
 from topstep_sync.api.changing import DAY, Changer
 from topstep_sync.api.contracts import ContractsApi
+from topstep_sync.api.guard import Guard
 from topstep_sync.api.intent import OPEN, State
 from topstep_sync.api.journal import Journal, Line
 from topstep_sync.api.ledger import Intent, Ledger, Sought
@@ -35,6 +36,7 @@ class OrdersApi:
     Args:
         accounts: every account of the user; asked only when a tag is verified that nothing is known about.
         last_price: contract id → the latest price of the market.
+        guard: the rules under which new risk is refused.
         listen: hears the user hub while an order is placed or waited for.
         skew: seconds the gateway's clock is ahead of ours.
         closed: set when the session closes.
@@ -50,6 +52,7 @@ class OrdersApi:
         clock: Clock = SYSTEM_CLOCK,
         accounts: Callable[[], Iterable[Account]] = tuple,
         last_price: Callable[[Contract], float | None] = lambda _: None,
+        guard: Guard | None = None,
         listen: Listen | None = None,
         skew: Callable[[], float] = float,
         closed: threading.Event | None = None,
@@ -60,6 +63,7 @@ class OrdersApi:
         self._clock = clock
         self._accounts = accounts
         self._last_price = last_price
+        self._guard = guard
         self._ledger = Ledger()
         self._lookup = Lookup(call, self._config, skew)
         self._journal = None if self._config.journal_path is None else Journal(self._config.journal_path)
@@ -163,6 +167,8 @@ class OrdersApi:
         request = self._ready(wish, label, custom_tag)
         if dry_run:
             return request
+        if self._guard is not None:
+            self._guard.check(request)
         assert isinstance(request.custom_tag, str)
         entry = Intent(request, request.custom_tag, self._clock.epoch(), minted=custom_tag is None)
         wanted = resend if callable(resend) else (lambda: True) if resend else None
@@ -268,6 +274,11 @@ class OrdersApi:
         )
         return Rows([order for page in self._lookup.pages(wanted) for order in page])
 
+    def working(self, account_id: int | Account, contract_id: str | Contract | None = None) -> Rows[Order]:
+        """Every order that may still fill, bracket legs that wait for their entry included where the gateway tells."""
+        contract = None if contract_id is None else contract_name(contract_id)
+        return Rows(self._lookup.working(account_number(account_id), contract))
+
     def cancel(self, account_id: Any, order_id: Any = None, *, timeout: float | None = None) -> CancelResult:
         """The order does not work any more. Takes an account and an order id, or an order.
 
@@ -310,12 +321,15 @@ class OrdersApi:
         )
         ticket.check_revision(wish)
         order = contract = last = None
-        if wish.needs_contract:
+        if wish.needs_contract or (size is not None and self._guard is not None and self._guard.on):
             order = self._known(account_id, order_id, account, number)
+        if order is not None and wish.needs_contract:
             contract = self._contracts.get(order.contract_id)
         if contract is not None and wish.needs_last:
             last = self._last_price(contract)
         request, trail = ticket.revise(wish, account, number, order, contract, last)
+        if order is not None and self._guard is not None:
+            self._guard.check_change(order, request)
         return self._changer.modify(request, contract, trail, timeout)
 
     def wait(self, account_id: Any, order_id: Any = None, *, timeout: float | None = 60.0) -> Order:

@@ -7,6 +7,7 @@ from typing import Final
 from topstep_sync.api.accounts import AccountsApi
 from topstep_sync.api.arguments import account_number
 from topstep_sync.api.contracts import ContractsApi
+from topstep_sync.api.guard import Guard
 from topstep_sync.api.history import HistoryApi
 from topstep_sync.api.orders import OrdersApi
 from topstep_sync.api.positions import PositionsApi
@@ -15,7 +16,7 @@ from topstep_sync.api.seam import Call, Listen
 from topstep_sync.api.status import StatusApi
 from topstep_sync.api.trades import TradesApi
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
-from topstep_sync.config import Config
+from topstep_sync.config import Config, GuardConfig
 from topstep_sync.models import Account
 
 
@@ -56,11 +57,21 @@ class Rooms:
             clock=clock,
             accounts=lambda: self.accounts.search(only_active=False),
             last_price=self.history.last_price,
+            guard=self._guard(settings.guard, clock),
             listen=listen,
             skew=skew,
             closed=closed,
         )
         self.positions.sweep = self.orders.sweeper.cancel_all
+
+    def _guard(self, config: GuardConfig, clock: Clock) -> Guard:
+        return Guard(
+            config,
+            clock=clock,
+            positions=self.positions.urgent,
+            working=lambda account_id, contract_id: self.orders.working(account_id, contract_id),
+            trades=self.trades.search,
+        )
 
     def flatten(self, account_id: int | Account, *, timeout: float = 30.0) -> Report:
         """The account has no working order and no position: all orders cancelled, all positions closed at the market.

@@ -19,6 +19,7 @@ from topstep_sync import config as config_module
 from topstep_sync.config import (
     BreakerConfig,
     Config,
+    GuardConfig,
     HttpConfig,
     OrderConfig,
     Part,
@@ -30,7 +31,7 @@ from topstep_sync.config import (
 from topstep_sync.errors import ConfigError
 from topstep_sync.redact import Secret
 
-PARTS = [HttpConfig, RateConfig, TokenConfig, RetryConfig, BreakerConfig, StreamConfig, OrderConfig]
+PARTS = [HttpConfig, RateConfig, TokenConfig, RetryConfig, BreakerConfig, StreamConfig, OrderConfig, GuardConfig]
 
 NAMES = {entry.name: typing.get_type_hints(Config)[entry.name] for entry in dataclasses.fields(Config)}
 
@@ -257,7 +258,7 @@ class TestEnvironment:
         given_value = "3" if value is None else text
         config = Config.from_env({variable(part, name): given_value})
         read = getattr(getattr(config, part_name(part)), name)
-        assert (("3" if name.endswith("_path") else 3) if value is None else value) == read
+        assert (("3" if name.endswith(("_path", "_from", "_until")) else 3) if value is None else value) == read
 
     @pytest.mark.parametrize(("part", "name"), [f for f in FIELDS if not f[1].endswith("_path")])
     def test_a_bad_value_names_the_variable(self, part: type[Part], name: str) -> None:

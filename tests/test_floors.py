@@ -14,7 +14,7 @@ PACKAGE = Path(topstep_sync.__file__).parent
 # Every module of the package, or the package it lies in, has a floor. A new module is entered here.
 FLOORS = {
     # 0 ground: knows nobody
-    "errors": 0, "clock": 0, "redact": 0,
+    "errors": 0, "checks": 0, "clock": 0, "redact": 0,
     # 1 words: what every room says
     "config": 1, "models": 1, "messages": 1, "codes": 1, "events": 1, "tables": 1, "ticks": 1,
     # 2 policy: decisions; no sockets, no files
@@ -54,7 +54,18 @@ STRANGERS = {
 STRANGERS_MAY_SHARE = {"http.routes"}  # a table of words about the gateway's paths
 
 # The simulator shares words with the client and the hub codec, never policies: it must not forgive their bugs.
-SIMULATOR_MAY_USE = {"errors", "clock", "redact", "config", "models", "messages", "codes", "events", "realtime.signalr"}
+SIMULATOR_MAY_USE = {
+    "errors",
+    "checks",
+    "clock",
+    "redact",
+    "config",
+    "models",
+    "messages",
+    "codes",
+    "events",
+    "realtime.signalr",
+}
 
 # Policy decides and does not act: nothing here may be able to.
 ACTING = {"socket", "ssl", "select", "selectors", "requests", "urllib3", "websocket", "http", "sqlite3", "subprocess"}

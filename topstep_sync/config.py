@@ -7,15 +7,14 @@ Each part can be given as its class, as a mapping of field names, or left out. `
 import dataclasses
 import math
 import os
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
+from topstep_sync.checks import checked_url, delays, not_negative, positive, share, time_of_day
 from topstep_sync.errors import ConfigError
 from topstep_sync.redact import Secret
 
@@ -23,48 +22,10 @@ BASE_URL: Final = "https://api.topstepx.com"  # gateway docs, Connection URLs, s
 USER_HUB_URL: Final = "https://rtc.topstepx.com/hubs/user"
 MARKET_HUB_URL: Final = "https://rtc.topstepx.com/hubs/market"
 
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def positive(value: Any) -> str | None:
-    return None if value > 0 else "a number above 0"
-
-
-def not_negative(value: Any) -> str | None:
-    return None if value >= 0 else "a number of 0 or more"
-
-
-def share(value: Any) -> str | None:
-    return None if 0 <= value <= 1 else "a share from 0.0 to 1.0"
-
-
-def delays(value: Any) -> str | None:
-    return None if value and all(v >= 0 for v in value) else "a list of delays of 0 or more seconds"
-
 
 def setting(default: Any, check: Callable[[Any], str | None] | None = None) -> Any:
     """A field with a default and, optionally, a check that names what it expected."""
     return field(default=default, metadata={"check": check})
-
-
-def checked_url(url: str, name: str) -> str:
-    """*url* without a trailing slash, if it is https (or http to this machine) and carries nothing else.
-
-    Raises:
-        ConfigError: what is wrong with it, and what was expected.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"{name} is not a URL ({error}); expected something like {BASE_URL}") from None
-    if parts.scheme not in ("http", "https") or not host or not host.isascii() or " " in url or "\\" in url:
-        raise ConfigError(f"{name} is not an http(s) URL; expected something like {BASE_URL}")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ConfigError(f"{name} must not carry credentials, a query or a fragment")
-    if parts.scheme == "http" and host not in LOOPBACK:
-        raise ConfigError(f"{name} is plain http to {host}; tokens travel over https only, except to 127.0.0.1")
-    return url.rstrip("/")
 
 
 class Part:
@@ -269,24 +230,20 @@ class OrderConfig(Part):
     """File of intents and outcomes; `None`: no journal."""
 
 
-def time_of_day(value: Any) -> str | None:
-    return None if re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value) else "a time of day such as 15:10"
-
-
 @dataclass(frozen=True)
 class GuardConfig(Part):
     """When `session.orders` refuses new risk; an order that only reduces a position passes. All off by default."""
 
     max_order_size: int | None = setting(None, positive)
-    """Most contracts of one order."""
+    """Most contracts of one order; `None`: no rule."""
     max_position: int | None = setting(None, positive)
-    """Most contracts held in one contract, working orders of the same side counted as filled."""
+    """Most contracts held in one contract, working orders of the same side counted as filled; `None`: no rule."""
     max_daily_loss: float | None = setting(None, positive)
-    """Account currency; realised, after fees, since 17:00 Chicago time. Open positions are not valued."""
+    """Account currency; realised, after fees, since 17:00 Chicago time. Open positions are not valued. `None`: no rule."""
     open_from: str | None = setting(None, time_of_day)
-    """Chicago time of day from which new risk is taken."""
+    """Chicago time of day from which new risk is taken; `None`: from its begin."""
     open_until: str | None = setting(None, time_of_day)
-    """Chicago time of day until which new risk is taken (Topstep flattens at 15:10)."""
+    """Chicago time of day until which new risk is taken (Topstep flattens at 15:10); `None`: to its end."""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from topstep_sync.api.history import HistoryApi
     from topstep_sync.api.orders import OrdersApi
     from topstep_sync.api.positions import PositionsApi
+    from topstep_sync.api.results import Report
     from topstep_sync.api.rooms import Rooms
     from topstep_sync.api.status import StatusApi
     from topstep_sync.api.trades import TradesApi
+    from topstep_sync.models import Account
 
 log = logging.getLogger("topstep_sync.session")
 
@@ -125,6 +127,14 @@ class Session(TypedSession):
     def status(self) -> "StatusApi":
         """Whether the gateway answers."""
         return self._rooms.status
+
+    def flatten(self, account_id: "int | Account", *, timeout: float = 30.0) -> "Report":
+        """The account has no working order and no position; see `Rooms.flatten`. The report is false if it has.
+
+        Args:
+            timeout: seconds after which it gives up and reports.
+        """
+        return self._rooms.flatten(account_id, timeout=timeout)
 
     @property
     def _rooms(self) -> "Rooms":

@@ -57,7 +57,11 @@ def within(local: time, begin: time | None, end: time | None) -> bool:
 
 
 def clock_time(text: str | None) -> time | None:
-    return None if text is None else time.fromisoformat(text)
+    """``15:10`` or ``8`` as a time."""
+    if text is None:
+        return None
+    hour, _, minute = text.partition(":")
+    return time(int(hour), int(minute or 0))
 
 
 class Guard:

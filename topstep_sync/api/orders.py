@@ -12,19 +12,19 @@ from topstep_sync.api.arguments import account_number, choice, contract_name, in
 from topstep_sync.api.changing import DAY, Changer
 from topstep_sync.api.contracts import ContractsApi
 from topstep_sync.api.guard import Guard
-from topstep_sync.api.intent import OPEN, State
-from topstep_sync.api.journal import Journal, Line
-from topstep_sync.api.ledger import Intent, Ledger, Sought
+from topstep_sync.api.journal import Journal
+from topstep_sync.api.ledger import Intent, Ledger
 from topstep_sync.api.lookup import SEARCH, SEARCH_BY_ID, SEARCH_OPEN, Lookup
 from topstep_sync.api.placing import Placer
 from topstep_sync.api.positions import PositionsApi
 from topstep_sync.api.results import CancelResult, ModifyResult, PlacedOrder, Recovered, Report
 from topstep_sync.api.seam import Call, Deaf, Listen, present
 from topstep_sync.api.sweeping import Sweeper
+from topstep_sync.api.verifying import Verifier
 from topstep_sync.api.waiting import Waiter
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.config import OrderConfig
-from topstep_sync.errors import InvalidRequest, OrderNotFound, OrderStateUnknown, TopstepError
+from topstep_sync.errors import InvalidRequest, OrderNotFound
 from topstep_sync.messages import ByAccount, OrderFilter, OrdersReply, PlaceOrder, SearchOrders
 from topstep_sync.models import Account, Contract, Order, OrderSide, OrderStatus
 from topstep_sync.tables import Rows
@@ -59,26 +59,18 @@ class OrdersApi:
     ) -> None:
         self._call = call
         self._contracts = contracts
-        self._config = config or OrderConfig()
         self._clock = clock
-        self._accounts = accounts
         self._last_price = last_price
         self._guard = guard
         self._ledger = Ledger()
-        self._lookup = Lookup(call, self._config, skew)
-        self._journal = None if self._config.journal_path is None else Journal(self._config.journal_path)
-        shut, ears = closed or threading.Event(), listen or Deaf()
+        settings, shut, ears = config or OrderConfig(), closed or threading.Event(), listen or Deaf()
+        journal = None if settings.journal_path is None else Journal(settings.journal_path)
+        self._lookup = Lookup(call, settings, skew)
         self._placer = Placer(
-            call,
-            self._lookup,
-            self._ledger,
-            self._config,
-            clock=clock,
-            listen=ears,
-            closed=shut,
-            journal=self._journal,
+            call, self._lookup, self._ledger, settings, clock=clock, listen=ears, closed=shut, journal=journal
         )
-        self._changer = Changer(call, self._lookup, self._config, clock, shut)
+        self._verifier = Verifier(self._placer, self._ledger, journal, accounts, clock)
+        self._changer = Changer(call, self._lookup, settings, clock, shut)
         self._waiter = Waiter(self._lookup, clock, ears, shut)
         self.sweeper: Final = Sweeper(
             call, self._lookup, positions, horizon=self._placer.horizon, clock=clock, closed=shut
@@ -198,19 +190,9 @@ class OrdersApi:
         Raises:
             OrderStateUnknown: the look-ups failed, so nothing is known.
         """
-        entry = self._ledger.find(tags.checked(custom_tag))
-        if entry is not None and (entry.state in OPEN or entry.state is State.ABSENT) and entry.flight is None:
-            return self._placer.settle(entry, wait=wait)
-        failed: OrderStateUnknown | None = None
-        for sought in self._sought(custom_tag, entry, account_id, since):
-            order, error = self._placer.seek(sought, wait=wait)
-            if order is not None:
-                return order
-            if error is not None:
-                failed = self._placer.unknown(sought, error)
-        if failed is not None:
-            raise failed
-        return None
+        account = None if account_id is None else account_number(account_id)
+        begun = None if since is None else instant(since, "since").timestamp()
+        return self._verifier.verify(tags.checked(custom_tag), account, begun, wait=wait)
 
     def recover(self) -> Rows[Recovered]:
         """Every intent that the journal has open is settled as far as the gateway answers, oldest first.
@@ -221,20 +203,7 @@ class OrdersApi:
         Raises:
             InvalidRequest: this session has no journal.
         """
-        if self._journal is None:
-            raise InvalidRequest("there is no journal; give OrderConfig.journal_path a file")
-        return Rows([self._settled(line) for line in self._journal.open_intents()])
-
-    def _settled(self, line: Line) -> Recovered:
-        entry = self._ledger.adopt(line.intent())
-        shown: dict[str, Any] = {}
-        try:
-            order = self._placer.settle(entry, wait=True) if entry.flight is None else None
-            if order is not None:
-                shown["order"] = order
-        except OrderStateUnknown as error:
-            shown["error"] = error.last_error
-        return Recovered(custom_tag=line.tag, account_id=line.request.account_id, state=entry.state, **shown)
+        return Rows(self._verifier.recover())
 
     ########################################### orders that exist ###########################################
 
@@ -362,21 +331,6 @@ class OrdersApi:
         """The order as it was given, as it was placed here, or as the gateway has it."""
         given = next((value for value in (order_id, account_id) if isinstance(value, (Order, PlacedOrder))), None)
         return given or self._ledger.order(number) or self.get(account, number)
-
-    def _sought(self, tag: str, entry: Intent | None, account_id: int | Account | None, since: Any) -> list[Sought]:
-        if entry is None and self._journal is not None:
-            line = self._journal.last(tag)
-            entry = None if line is None else line.intent()
-        if entry is not None:
-            return [entry.sought]
-        begun = instant(since, "since").timestamp() if since is not None else tags.minted_at(tag)
-        begun = self._clock.epoch() - DAY if begun is None else begun
-        if account_id is not None:
-            return [Sought(account_number(account_id), tag, begun)]
-        try:
-            return [Sought(account.id, tag, begun) for account in self._accounts()]
-        except TopstepError as error:
-            raise self._placer.unknown(Sought(0, tag, begun), error) from error
 
     def _ready(self, wish: ticket.Wish, label: str | None, custom_tag: str | None) -> PlaceOrder:
         """The request with its tag, checked against its contract where prices are involved."""

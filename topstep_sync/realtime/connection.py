@@ -16,8 +16,9 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from topstep_sync.checks import checked_url
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
-from topstep_sync.config import USER_HUB_URL, Config, StreamConfig, checked_url
+from topstep_sync.config import USER_HUB_URL, Config, StreamConfig
 from topstep_sync.errors import ConnectionLost, StreamError, StreamFailed
 from topstep_sync.realtime import signalr
 from topstep_sync.realtime.dialing import Dialer

@@ -19,8 +19,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import certifi
 
+from topstep_sync.checks import LOOPBACK
 from topstep_sync.clock import SLICE, Clock
-from topstep_sync.config import LOOPBACK
 
 Result = TypeVar("Result")
 

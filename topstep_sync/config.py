@@ -239,7 +239,7 @@ class GuardConfig(Part):
     max_position: int | None = setting(None, positive)
     """Most contracts held in one contract, working orders of the same side counted as filled; `None`: no rule."""
     max_daily_loss: float | None = setting(None, positive)
-    """Account currency; realised, after fees, since 17:00 in Chicago; open positions are not valued. `None`: no rule."""
+    """Account currency; realised after fees, since 17:00 in Chicago; open positions are not valued. `None`: no rule."""
     open_from: str | None = setting(None, time_of_day)
     """Chicago time of day from which new risk is taken; `None`: from its begin."""
     open_until: str | None = setting(None, time_of_day)

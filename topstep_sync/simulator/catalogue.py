@@ -111,6 +111,11 @@ class Instrument:
     def symbol_id(self) -> str:
         return f"F.US.{self.root.code}"
 
+    @property
+    def display_name(self) -> str:
+        """The name with the year's two digits, as positions show it: `MNQZ26`."""
+        return self.root.symbol + self.id.rpartition(".")[2]
+
     def price(self, ticks: int) -> float:
         """The price of so many ticks, with no more digits than the tick has."""
         return round(ticks * self.root.tick_size, 9)

@@ -1,20 +1,21 @@
 """The exchange: accepts, fills, trails and cancels orders against the market, and publishes what happens."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 
 from topstep_sync.messages import Bracket, ModifyOrder, PlaceOrder
-from topstep_sync.models import Action, OrderSide, OrderStatus, OrderType, given
+from topstep_sync.models import OrderSide, OrderStatus, OrderType, given
 from topstep_sync.simulator.book import SimAccount, SimOrder
-from topstep_sync.simulator.bus import USER_HUB, Bus, Publication
+from topstep_sync.simulator.bus import Bus
 from topstep_sync.simulator.catalogue import Catalogue, Instrument
 from topstep_sync.simulator.ledger import Ledger
 from topstep_sync.simulator.market import Market, Markets
+from topstep_sync.simulator.matching import LIVE, Matcher, set_trail
 from topstep_sync.simulator.rules import Circumstances, Refusal, refuse_account, refuse_modify, refuse_place
 from topstep_sync.simulator.settings import Settings
 from topstep_sync.simulator.simclock import SimClock
 
-_LIVE = (OrderStatus.OPEN, OrderStatus.PENDING, OrderStatus.SUSPENDED)
 _TRADE_IDS_AFTER = 1_000_000_000  # trades have a number range of their own, as far as anybody saw
 
 
@@ -31,17 +32,15 @@ class Exchange:
         self.accounts: dict[int, SimAccount] = {}
         self.orders: dict[int, SimOrder] = {}
         """Every order ever, by id, oldest first."""
-        self._working: dict[str, dict[int, SimOrder]] = {}
         self._ids = itertools.count(settings.first_order_id)
         self.reset()
-        markets.on_price = self._on_price
 
     def reset(self) -> None:
         """Accounts and books are as at the start, without orders. Order ids go on: none is used twice."""
         self.accounts = {spec.id: SimAccount.of(spec) for spec in self._settings.accounts}
         self.orders = {}
         self.ledger = Ledger(self._settings.first_order_id + _TRADE_IDS_AFTER)
-        self._working = {}
+        self._matcher = Matcher(self._settings, self._clock, self._bus, self._markets, self.ledger, self.accounts)
 
     ############################################### requests ###############################################
 
@@ -60,17 +59,19 @@ class Exchange:
         refusal = refuse_place(request, here, self._settings)
         order = self._record(request, instrument)
         if refusal:
-            self._end(order, OrderStatus.REJECTED)
+            self._matcher.end(order, OrderStatus.REJECTED)
             return order.id, refusal
         assert market is not None  # an active contract has a market
         self._add_brackets(order, request)
         # As recorded: the stop, the entry, the target.
         for one in (*order.children[:1], order, *order.children[1:]):
-            self._publish_order(one)
+            self._matcher.publish_order(one)
+        trail = instrument.ticks(request.trail_price) if given(request.trail_price) else None  # type: ignore[arg-type]
+        arrive = functools.partial(self._matcher.work, order, market, trail)
         if self._settings.fill_delay:
-            self._clock.call_later(self._settings.fill_delay, lambda: self._work(order, market, request))
+            self._clock.call_later(self._settings.fill_delay, arrive)
         else:
-            self._work(order, market, request)
+            arrive()
         return order.id, None
 
     def cancel(self, account_id: int, order_id: int) -> Refusal:
@@ -84,10 +85,10 @@ class Exchange:
         text = refuse_account(account)
         if text:
             return Refusal(6, text)
-        if order.status not in _LIVE:
+        if order.status not in LIVE:
             return Refusal(3)
-        self._end(order, OrderStatus.CANCELLED)
-        self._settle_children(order)
+        self._matcher.end(order, OrderStatus.CANCELLED)
+        self._matcher.settle_children(order)
         return Refusal(0)
 
     def modify(self, request: ModifyOrder) -> Refusal:
@@ -137,7 +138,7 @@ class Exchange:
         if refusal:
             return 6 if partial else 5
         if self._settings.close_cancels_brackets and not partial:
-            self._cancel_resting(account_id, contract_id)
+            self._matcher.cancel_resting(account, contract_id)
         return 0
 
     def order(self, account_id: int, order_id: int) -> SimOrder | None:
@@ -145,11 +146,19 @@ class Exchange:
         order = self.orders.get(order_id)
         return order if order is not None and order.account_id == account_id else None
 
+    def fill(self, order: SimOrder, size: int, ticks: int) -> None:
+        """*size* contracts of the working order are filled at *ticks*, booked, and everybody has been told."""
+        self._matcher.fill(order, size, ticks)
+
+    def expire(self) -> None:
+        """Every working order has expired, as at the end of a session."""
+        self._matcher.expire()
+
     def orders_of(self, account_id: int) -> Iterable[SimOrder]:
         """The account's orders, oldest first."""
         return (order for order in self.orders.values() if order.account_id == account_id)
 
-    ########################################## the life of an order ##########################################
+    ############################################## making them ##############################################
 
     def _record(self, request: PlaceOrder, instrument: Instrument) -> SimOrder:
         ticks = instrument.ticks
@@ -179,24 +188,6 @@ class Exchange:
             order.children.append(child)
             self.orders[child.id] = child
 
-    def _work(self, order: SimOrder, market: Market, request: PlaceOrder) -> None:
-        if order.status is not OrderStatus.PENDING:  # cancelled while in flight
-            return
-        if order.type == OrderType.JOIN_BID:
-            order.limit = market.bid
-        elif order.type == OrderType.JOIN_ASK:
-            order.limit = market.ask
-        elif order.trails:
-            self._set_trail(order, market.instrument.ticks(request.trail_price), market)  # type: ignore[arg-type]
-        self._open(order)
-        if not self._try_fill(order, market, arriving=True):
-            self._publish_order(order)
-
-    def _open(self, order: SimOrder) -> None:
-        order.status = OrderStatus.OPEN
-        order.updated = self._clock.epoch()
-        self._working.setdefault(order.instrument.id, {})[order.id] = order
-
     def _change(self, order: SimOrder, request: ModifyOrder, market: Market) -> None:
         ticks = order.instrument.ticks
         if given(request.size):
@@ -206,136 +197,5 @@ class Exchange:
         if given(request.stop_price):
             order.stop, order.triggered = ticks(request.stop_price), False  # type: ignore[arg-type]
         if given(request.trail_price) and order.trails:
-            self._set_trail(order, ticks(request.trail_price), market)  # type: ignore[arg-type]
-        order.updated = self._clock.epoch()
-        if order.status is not OrderStatus.OPEN or not self._try_fill(order, market, arriving=True):
-            self._publish_order(order)
-
-    @staticmethod
-    def _set_trail(order: SimOrder, level: int, market: Market) -> None:
-        order.distance = abs(market.last - level)
-        order.stop = market.last + order.sign * order.distance
-
-    def _on_price(self, instrument: Instrument) -> None:
-        working = self._working.get(instrument.id)
-        if not working:
-            return
-        market = self._markets.get(instrument.id)
-        assert market is not None
-        for order in list(working.values()):
-            if order.status is OrderStatus.OPEN and not self._try_fill(order, market) and order.trails:
-                self._follow(order, market.last)
-
-    def _follow(self, order: SimOrder, last: int) -> None:
-        assert order.stop is not None
-        assert order.distance is not None
-        level = last + order.sign * abs(order.distance)
-        if (level < order.stop) if order.buys else (level > order.stop):
-            order.stop = level
-            order.updated = self._clock.epoch()
-            self._publish_order(order)
-
-    def _try_fill(self, order: SimOrder, market: Market, *, arriving: bool = False) -> bool:
-        """Whether the market filled (some of) the order: at its own price if resting, at the market's if arriving."""
-        if not _reached(order, market.last):
-            return False
-        ticks = market.last
-        if order.limit is not None and not arriving:
-            ticks = order.limit
-        size = min(order.remaining, self._settings.liquidity or order.remaining)
-        self.fill(order, size, ticks)
-        return True
-
-    def fill(self, order: SimOrder, size: int, ticks: int) -> None:
-        """*size* contracts of the order are filled at *ticks*, booked, and everybody has been told."""
-        now = self._clock.epoch()
-        order.filled += size
-        order.paid += size * ticks
-        account = self.accounts[order.account_id]
-        if order.remaining:
-            order.updated = now
-            self._publish_order(order)
-        else:
-            self._end(order, OrderStatus.FILLED)
-        trade, position = self.ledger.book(account, order, size, ticks, now)
-        action = Action.UPDATE if position.held else Action.DELETE
-        self._publish("GatewayUserPosition", position.wire(7), action, account.id)
-        self._publish("GatewayUserTrade", trade.wire(7), Action.CREATE, account.id)
-        self._publish("GatewayUserAccount", account.wire(), Action.UPDATE, account.id)
-        self._judge(account)
-        if not order.remaining:
-            self._settle_children(order)
-            self._cancel_sibling(order)
-
-    def _judge(self, account: SimAccount) -> None:
-        """An account that has lost more than it may is in violation: what it has working ends, what it holds stays."""
-        limit = account.spec.max_loss
-        if limit is None or account.violation or account.balance > account.spec.balance - limit:
-            return
-        account.violation = True
-        for working in list(self._working.values()):
-            for order in list(working.values()):
-                if order.account_id == account.id:
-                    self._end(order, OrderStatus.CANCELLED)
-
-    def expire(self) -> None:
-        """Every working order has expired, as at the end of a session."""
-        for order in list(self.orders.values()):
-            if order.status in _LIVE:
-                self._end(order, OrderStatus.EXPIRED)
-
-    def _settle_children(self, order: SimOrder) -> None:
-        """The entry has ended: its legs go to work for what was filled, or end with it."""
-        for child in reversed(order.children):  # as recorded: the target first
-            if child.status is not OrderStatus.SUSPENDED:
-                continue
-            if not order.filled:
-                self._end(child, OrderStatus.CANCELLED)
-                continue
-            child.size = order.filled
-            level = round(order.paid / order.filled) + (child.distance or 0)
-            # GUESS: a price given to a leg while it was suspended stands; an experiment on the live gateway would tell.
-            if child.type == OrderType.LIMIT:
-                child.limit = level if child.limit is None else child.limit
-            else:
-                child.stop = level if child.stop is None else child.stop
-            self._open(child)
-            self._publish_order(child)
-
-    def _cancel_sibling(self, order: SimOrder) -> None:
-        for sibling in order.parent.children if order.parent else ():
-            if sibling is not order and sibling.status in _LIVE:
-                self._end(sibling, OrderStatus.CANCELLED)
-
-    def _cancel_resting(self, account_id: int, contract_id: str) -> None:
-        for order in list(self._working.get(contract_id, {}).values()):
-            if order.account_id == account_id:
-                self._end(order, OrderStatus.CANCELLED)
-
-    def _end(self, order: SimOrder, status: OrderStatus) -> None:
-        order.status = status
-        order.updated = self._clock.epoch()
-        self._working.get(order.instrument.id, {}).pop(order.id, None)
-        self._publish_order(order)
-
-    ################################################ telling ################################################
-
-    def _publish_order(self, order: SimOrder) -> None:
-        self._publish("GatewayUserOrder", order.wire(7), Action.UPDATE, order.account_id)
-
-    def _publish(self, target: str, record: dict[str, object], action: Action, account_id: int) -> None:
-        arguments = ({"action": int(action), "data": record},)
-        self._bus.publish(Publication(USER_HUB, target, arguments, account_id))
-
-
-def _reached(order: SimOrder, last: int) -> bool:
-    """Whether the market stands where the order fills. A stop-limit that was reached once is a limit from then on."""
-    if order.type == OrderType.MARKET:
-        return True
-    if order.stop is not None and not order.triggered:
-        order.triggered = last >= order.stop if order.buys else last <= order.stop
-        if not order.triggered:
-            return False
-    if order.limit is None:
-        return True
-    return last <= order.limit if order.buys else last >= order.limit
+            set_trail(order, ticks(request.trail_price), market)  # type: ignore[arg-type]
+        self._matcher.meet(order, market)

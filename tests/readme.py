@@ -75,7 +75,29 @@ def reference() -> str:
     return "\n".join(rows)
 
 
-PARTS = {"settings": settings, "errors": tree, "reference": reference}
+MACHINES = {
+    "The token": "auth.token_policy",
+    "A circuit breaker": "http.circuit_breaker",
+    "A hub connection": "realtime.lifecycle",
+    "The intent to place an order": "api.intent",
+}
+
+
+def states() -> str:
+    """A diagram of each state machine."""
+    texts = []
+    for title, room in MACHINES.items():
+        edges: dict[tuple[str, str], list[str]] = {}
+        table = importlib.import_module(f"topstep_sync.{room}").TRANSITIONS
+        for (state, event), target in table.items():
+            edges.setdefault((state.name, target.name), []).append(str(event.value).replace("_", " "))
+        lines = [f"    {a} --> {b}: {', '.join(events)}" for (a, b), events in edges.items()]
+        first = next(iter(type(next(iter(table))[0]))).name
+        texts.append("\n".join([f"{title}:\n", "```mermaid", "stateDiagram-v2", f"    [*] --> {first}", *lines, "```"]))
+    return "\n\n".join(texts)
+
+
+PARTS = {"settings": settings, "errors": tree, "states": states, "reference": reference}
 
 
 def between(name: str) -> re.Pattern[str]:

@@ -46,7 +46,7 @@ def test_examples_run(line: int, code: str, simulator: Any, monkeypatch: pytest.
 
 @pytest.mark.parametrize("part", readme.PARTS)
 def test_tables_are_those_of_the_code(part: str) -> None:
-    """Settings, errors and names are as the code has them; `python tests/readme.py` writes them."""
+    """Settings, errors, states and names are as the code has them; `python tests/readme.py` writes them."""
     found = readme.between(part).search(readme.README.read_text(encoding="utf-8"))
     assert found
     assert readme.PARTS[part]() + "\n" == found[0]

@@ -92,7 +92,10 @@ def options(argv: list[str] | None = None, description: str | None = None) -> Op
 
 def installed(*modules: str) -> bool:
     """Whether every one of *modules* can be imported; a peer that cannot is `None` in the race."""
-    return all(importlib.util.find_spec(module) is not None for module in modules)
+    try:
+        return all(importlib.util.find_spec(module) is not None for module in modules)
+    except ModuleNotFoundError:  # the package around a dotted name
+        return False
 
 
 def compare(

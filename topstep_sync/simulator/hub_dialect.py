@@ -66,7 +66,7 @@ def read_handshake(record: bytes) -> int:
     except ProtocolError as error:
         raise HandshakeError(HANDSHAKE_FAILED) from error
     protocol, version = request.get("protocol"), request.get("version")
-    if not isinstance(protocol, str) or not _is_int(version):
+    if not is_text(protocol) or not _is_int(version):
         raise HandshakeError(HANDSHAKE_FAILED)
     if protocol.lower() != "json":
         raise HandshakeError(f"The protocol '{protocol}' is not supported.")
@@ -86,7 +86,7 @@ def read_record(record: bytes) -> dict[str, Any] | None:
     if not _is_int(kind):
         raise ProtocolError("'type' is missing or not an integer")
     for name in _TEXTS:
-        if name in found and not isinstance(found[name], str):
+        if name in found and not is_text(found[name]):
             raise ProtocolError(f"'{name}' is not a string")
     needs = _NEEDS.get(kind)
     if needs is None:
@@ -106,13 +106,16 @@ def _object(record: bytes) -> dict[str, Any]:
         text = record.decode()
         # What follows the object is ignored, as the framework's reader stops at its end.
         found, _ = _DECODER.raw_decode(text.lstrip(" \t\r\n"))
-        if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {error}") from error
     if not isinstance(found, dict):
         raise ProtocolError("not a JSON object")
     return found
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether *value* is a string that can be sent: half a surrogate pair, which JSON can spell, cannot."""
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value))
 
 
 def _refuse(literal: str) -> Any:
@@ -180,6 +183,11 @@ def unknown_method(target: str) -> str:
 def bad_arguments(target: str) -> str:
     """What a call with the wrong number or types of arguments fails with."""
     return f"Failed to invoke '{target}' due to an error on the server."
+
+
+def surplus_streams(target: str, count: int) -> str:
+    """What a call fails with that brings streams of its own."""
+    return hub_exception(target, f"Client sent {count} stream(s), Hub method expects 0.")
 
 
 def hub_exception(target: str, text: str | None) -> str:

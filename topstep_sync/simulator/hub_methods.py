@@ -3,6 +3,7 @@
 `/hubs/echo` needs no token and is for general SignalR clients: results, errors, sizes, streams.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -10,6 +11,8 @@ from topstep_sync.simulator import hub_dialect as dialect
 from topstep_sync.simulator.bus import MARKET_HUB, USER_HUB
 from topstep_sync.simulator.hub_link import Link
 from topstep_sync.simulator.world import World
+
+log = logging.getLogger("topstep_sync.simulator")
 
 ECHO_HUB: Final = "echo"
 HUBS: Final = (USER_HUB, MARKET_HUB, ECHO_HUB)
@@ -74,7 +77,9 @@ def invoke(call: Call, record: dict[str, Any]) -> None:
         call.fail(dialect.unknown_method(call.target))
     elif streaming is not method.streams:
         call.fail((dialect.not_streaming if streaming else dialect.streaming)(call.target))
-    elif record.get("streamIds") or not _fits(method.kinds, record["arguments"]):
+    elif record.get("streamIds"):
+        call.fail(dialect.surplus_streams(call.target, len(record["streamIds"])))
+    elif not _fits(method.kinds, record["arguments"]):
         call.fail(dialect.bad_arguments(call.target))
     else:
         _run(call, method, record["arguments"])
@@ -83,13 +88,13 @@ def invoke(call: Call, record: dict[str, Any]) -> None:
 def _run(call: Call, method: Method, arguments: list[Any]) -> None:
     try:
         value = method.run(call, *arguments)
-    except HubError as error:
-        call.fail(dialect.hub_exception(call.target, str(error)))
-    except Exception:  # whatever a method does wrong, the client is told as the framework tells it
-        call.fail(dialect.hub_exception(call.target, None))
-    else:
         if value is not _LATER:
             call.answer(value)
+    except HubError as error:
+        call.fail(dialect.hub_exception(call.target, str(error)))
+    except Exception:  # whatever a method does wrong, or cannot be sent: the client is told as the framework tells it
+        log.exception("! hub %s: %s failed", call.link.id, call.target)
+        call.fail(dialect.hub_exception(call.target, None))
 
 
 def _fits(kinds: tuple[str, ...], arguments: list[Any]) -> bool:
@@ -100,7 +105,7 @@ def _fits(kinds: tuple[str, ...], arguments: list[Any]) -> bool:
 
 _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "int32": lambda value: isinstance(value, int) and not isinstance(value, bool) and value in _INT32,
-    "text": lambda value: value is None or isinstance(value, str),
+    "text": lambda value: value is None or dialect.is_text(value),
     "json": lambda value: True,
 }
 

@@ -1,10 +1,12 @@
 """A hub connection's WebSocket on its TCP transport: the upgrade, frames both ways, and every way to break them."""
 
 import asyncio
+import codecs
 import contextlib
 import logging
 import socket
 import struct
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs, unquote
 
@@ -14,6 +16,8 @@ from topstep_sync.simulator.hub_link import Link
 log = logging.getLogger("topstep_sync.simulator")
 
 RST: Final = struct.pack("ii", 1, 0)  # linger on, no time: the kernel sends RST instead of FIN
+
+_UTF8: Final = codecs.getincrementaldecoder("utf-8")
 
 # What a client that does not read may make the simulator keep, before it is given up.
 _MAX_UNSENT: Final = 64 * 1024 * 1024
@@ -85,6 +89,7 @@ class HubSocket(asyncio.Protocol):
         self._head = b""
         self._reader = frames.FrameReader()
         self._in_message = False
+        self._text: codecs.IncrementalDecoder | None = None
         self._deaf = False  # the half-open connection: nothing is read, nothing is sent
         self._closing: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
@@ -186,9 +191,20 @@ class HubSocket(asyncio.Protocol):
         elif frame.opcode != frames.PONG:
             if (frame.opcode == frames.CONTINUATION) is not self._in_message:
                 raise frames.FrameError("a fragment without a message, or a message within a message")
+            if frame.opcode != frames.CONTINUATION:
+                self._text = _UTF8() if frame.opcode == frames.TEXT else None
             self._in_message = not frame.fin
+            self._check_text(frame)
             if self.link:
                 self.link.receive(frame.payload, self._door.now())
+
+    def _check_text(self, frame: frames.Frame) -> None:
+        if self._text is None:
+            return
+        try:
+            self._text.decode(frame.payload, frame.fin)
+        except UnicodeDecodeError as error:
+            raise frames.FrameError(f"a text message is not UTF-8: {error}", frames.BAD_DATA) from error
 
     def _closed(self, frame: frames.Frame) -> None:
         if self._closing is None:
@@ -243,8 +259,6 @@ class HubSocket(asyncio.Protocol):
 
 
 def _reason(status: int) -> str:
-    from http import HTTPStatus
-
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -4,10 +4,11 @@ import threading
 import warnings
 from typing import Final
 
+from topstep_sync.api import months
 from topstep_sync.api.arguments import contract_name
 from topstep_sync.api.seam import Call, present
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
-from topstep_sync.errors import InvalidRequest
+from topstep_sync.errors import ContractNotFound, InvalidRequest
 from topstep_sync.messages import AvailableContracts, ContractById, ContractReply, ContractsReply, SearchContracts
 from topstep_sync.models import Contract
 from topstep_sync.tables import Rows
@@ -68,6 +69,27 @@ class ContractsApi:
         contract: Contract = present(reply.contract, BY_ID, "contract")
         self._remember([contract])
         return contract
+
+    def front_month(self, symbol: str, *, live: bool = False) -> Contract:
+        """The nearest active month of a product, by its exact name: platform (``ENQ``) or exchange (``NQ``).
+
+        Raises:
+            ContractNotFound: there is none; the message lists what resembles it.
+        """
+        try:
+            return months.front(self.search(symbol, live=live), symbol)
+        except ContractNotFound:  # the search is fuzzy and shows 20 at most
+            return months.front(self.available(live=live), symbol)
+
+    def earlier(self, contract: Contract, count: int) -> Rows[Contract]:
+        """The months of the same product among the *count* calendar months before, oldest first."""
+        found = []
+        for name in months.earlier(contract.id, count):
+            try:
+                found.append(self.get(name))
+            except ContractNotFound:
+                continue
+        return Rows(found[::-1])
 
     def _answer(self, reply: ContractsReply, path: str, live: bool) -> Rows[Contract]:
         found: Rows[Contract] = Rows(present(reply.contracts, path, "contracts"))

@@ -1,8 +1,11 @@
 """`session.history`: bars, in pages that the gateway hands out newest first."""
 
+import functools
 import logging
+import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from operator import attrgetter
@@ -11,9 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from topstep_sync.api import calendar
-from topstep_sync.api.arguments import contract_name, instant, span, whole
+from topstep_sync.api.arguments import contract_name, instant, span, whole, window
 from topstep_sync.api.bars import SECONDS, Bars
-from topstep_sync.api.contracts import warn_live
+from topstep_sync.api.continuous import ADJUSTMENTS, Adjust, Continuous, build
+from topstep_sync.api.contracts import ContractsApi, warn_live
 from topstep_sync.api.progress import Meter, Report, Terminal
 from topstep_sync.api.seam import Call, present
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
@@ -25,6 +29,9 @@ from topstep_sync.models import Bar, BarUnit, Contract
 RETRIEVE: Final = "/api/History/retrieveBars"
 MOST: Final = 20_000  # bars per call: gateway docs, Retrieve Bars, seen 2026-09
 FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+SIDE_BY_SIDE: Final = 4  # pulls at a time; the rate limit is reached with two on a fast line
+LISTED: Final = 4  # GUESS: months before a window that a contract traded in it may expire: the quarter, and one more
 
 # Seconds of open market that a short last page may leave before the start without another look.
 QUIET: Final = 900.0
@@ -51,8 +58,16 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 class HistoryApi:
     """Bars of the past. Thread-safe; the rate limit is shared by all threads of the session."""
 
-    def __init__(self, call: Call, *, clock: Clock = SYSTEM_CLOCK, rate: RateConfig | None = None) -> None:
+    def __init__(
+        self,
+        call: Call,
+        contracts: ContractsApi,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rate: RateConfig | None = None,
+    ) -> None:
         self._call = call
+        self._contracts = contracts
         self._clock = clock
         self._rate = rate or RateConfig()
 
@@ -69,6 +84,7 @@ class HistoryApi:
         progress: bool | Report = False,
         on_page: Callable[[Bars], object] | None = None,
         page_size: int = MOST,
+        stop: threading.Event | None = None,
     ) -> Bars:
         """Every bar that opened from *start* up to *end*, oldest first, each once; or the newest *limit* of them.
 
@@ -83,6 +99,7 @@ class HistoryApi:
             on_page: takes each page as it comes, newest page first, bars oldest first. To resume a pull that broke
                 off, ask again with *end* set to the first bar of the last page.
             page_size: bars per call.
+            stop: set by another thread to end the pull after its page; what came so far is returned.
 
         Raises:
             InvalidRequest: an argument is wrong; nothing was sent.
@@ -96,6 +113,8 @@ class HistoryApi:
                 pages.append(page)
                 if on_page is not None:
                     on_page(self._bars(page, ask))
+                if stop is not None and stop.is_set():
+                    break
         finally:
             if isinstance(report, Terminal):
                 report.close()
@@ -105,6 +124,53 @@ class HistoryApi:
         if live and not result:
             warn_live(RETRIEVE)
         return result
+
+    def many(self, contract_ids: Iterable[str | Contract], length: Any = "1m", **rest: Any) -> dict[str, Bars]:
+        """The bars of several contracts, by contract id, pulled side by side under the one rate limit.
+
+        Args:
+            rest: as for `bars`. Callbacks run on the threads that pull, one at a time for each contract.
+
+        Raises:
+            RequestError: the first trouble of any of them; the others have stopped after their page.
+        """
+        names = list(dict.fromkeys(contract_name(contract) for contract in contract_ids))
+        stop = threading.Event()
+        with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="topstep-history") as pool:
+            pulls = [pool.submit(self.bars, name, length, stop=stop, **rest) for name in names]
+            try:
+                return {name: pull.result() for name, pull in zip(names, pulls, strict=True)}
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def continuous(
+        self,
+        symbol: str | Contract,
+        length: Any = "1h",
+        *,
+        start: Any,
+        end: Any = None,
+        adjust: Adjust = "none",
+        live: bool = False,
+    ) -> Continuous:
+        """One history of a product across its contract months, rolled the day after the volume moved on.
+
+        The gateway keeps bars shorter than an hour for the active month only. `rolls` of the result lists the seams.
+
+        Args:
+            symbol: product, such as ``MNQ``, or a contract that the history ends with.
+            adjust: what is done to prices before a roll: nothing, or shifted by the difference, or by the ratio.
+        """
+        if adjust not in ADJUSTMENTS:
+            raise InvalidRequest(f"adjust is {adjust!r}; expected one of {', '.join(ADJUSTMENTS)}")
+        span(length)
+        first, last = window(start, end, self._clock.epoch())
+        newest = symbol if isinstance(symbol, Contract) else self._contracts.front_month(symbol, live=live)
+        count = (last.year - first.year) * 12 + last.month - first.month + LISTED
+        chain = [*self._contracts.earlier(newest, count), newest]
+        return build(chain, length, first, last, adjust, functools.partial(self.bars, live=live))
 
     def last_price(self, contract_id: str | Contract) -> float | None:
         """The latest price by the newest bar, the forming one included; `None` where there is none of the last week."""

@@ -45,7 +45,7 @@ class Rooms:
         settings = config or Config()
         self.accounts: Final = AccountsApi(call)
         self.contracts: Final = ContractsApi(call, clock=clock)
-        self.history: Final = HistoryApi(call, clock=clock, rate=settings.rate)
+        self.history: Final = HistoryApi(call, self.contracts, clock=clock, rate=settings.rate)
         self.positions: Final = PositionsApi(call, config=settings.orders, clock=clock, closed=closed)
         self.trades: Final = TradesApi(call)
         self.status: Final = StatusApi(get, clock=clock)

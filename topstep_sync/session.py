@@ -1,9 +1,14 @@
 """The one place that knows everybody: a `requests.Session` for the gateway, with the typed rooms beside it."""
 
+import contextlib
+import functools
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+
+import requests
 
 from topstep_sync import errors
 from topstep_sync.auth.gateway_auth import GatewayAuth
@@ -13,7 +18,10 @@ from topstep_sync.config import Config
 from topstep_sync.http.adapter import ResilientAdapter
 from topstep_sync.http.bearer import MISSING
 from topstep_sync.http.rate_limiter import RateLimiter
+from topstep_sync.http.shared_budget import open_budget
+from topstep_sync.http.telemetry import Listener
 from topstep_sync.http.typed import TypedSession
+from topstep_sync.http.warmth import Warmth
 
 if TYPE_CHECKING:
     from topstep_sync.api.accounts import AccountsApi
@@ -25,9 +33,16 @@ if TYPE_CHECKING:
     from topstep_sync.api.rooms import Rooms
     from topstep_sync.api.status import StatusApi
     from topstep_sync.api.trades import TradesApi
+    from topstep_sync.auth.token_storage import TokenStorage
+    from topstep_sync.http.budgets import Budgets
     from topstep_sync.models import Account
+    from topstep_sync.realtime.queue import EventQueue
+    from topstep_sync.realtime.state import TradingState
+    from topstep_sync.realtime.stream import Stream
 
 log = logging.getLogger("topstep_sync.session")
+
+PING: Final = "/api/Status/ping"
 
 
 class Session(TypedSession):
@@ -63,8 +78,8 @@ class Session(TypedSession):
         self.config: Final = found.replace(**changes) if changes else found
         self._closed = threading.Event()
         self._service = GatewayAuth(self.config, clock=clock)
-        self.tokens: Final = TokenManager(self.config, self._service, clock=clock)
-        self._limiter: Final = RateLimiter(self.config, clock=clock)
+        self.tokens: Final = TokenManager(self.config, self._service, clock=clock, storage=self._storage())
+        self._limiter: Final = RateLimiter(self.config, clock=clock, budget=open_budget(self.config, clock=clock))
         adapter = ResilientAdapter(
             self.config,
             tokens=self.tokens,
@@ -73,8 +88,20 @@ class Session(TypedSession):
             clock=clock,
             closed=self._closed,
         )
+        self._keep_warm = False  # whether it was asked for
         self._lock = threading.Lock()  # guards the making of what is made on first use
+        self._furnished: Rooms | None = None
+        self._stream: Stream | None = None
         self._settle_at(self.config, adapter, clock)
+        self._warmth = Warmth(self._ping, self.config.http.max_idle / 4, clock)
+        self._queues: list[EventQueue] = []  # open ones, and some that were closed since
+
+    def _storage(self) -> "TokenStorage | None":
+        if self.config.token.memory_only:
+            return None
+        from topstep_sync.auth.token_storage import storage_for  # cryptography is loaded only where it is used
+
+        return storage_for(self.config)
 
     @classmethod
     def from_env(cls, **changes: Any) -> Self:
@@ -138,31 +165,142 @@ class Session(TypedSession):
 
     @property
     def _rooms(self) -> "Rooms":
-        found: Rooms | None = self.__dict__.get("_made_rooms")
-        return self._furnish() if found is None else found
+        return self._furnished or self._furnish()
 
     def _furnish(self) -> "Rooms":
         # Imported here: a script that only posts pays nothing for the rooms.
         from topstep_sync.api.rooms import Rooms
 
         with self._lock:
-            if "_made_rooms" not in self.__dict__:
-                self.__dict__["_made_rooms"] = Rooms(
+            if self._furnished is None:
+                self._furnished = Rooms(
                     self.call,
                     get=self.get_text,
                     config=self.config,
                     clock=self._clock,
+                    listen=self._listen,
                     skew=self._adapter.skew,
                     closed=self._closed,
                 )
-            rooms: Rooms = self.__dict__["_made_rooms"]
-        return rooms
+            return self._furnished
+
+    ################################################# the stream #################################################
+
+    def subscribe(
+        self,
+        *,
+        accounts: Iterable[int] = (),
+        quotes: Iterable[str] = (),
+        trades: Iterable[str] = (),
+        depth: Iterable[str] = (),
+        **options: Any,
+    ) -> "EventQueue":
+        """A queue that gets the events asked for, from now on, until it is closed; see `realtime.stream.Stream`.
+
+        Several may be open at once, one per strategy; they share the two hub connections. While one is open, REST
+        connections are kept warm, too.
+
+        Raises:
+            InvalidRequest: nothing was asked for, or not as ids.
+            StreamError: the hubs did not agree in time. Nothing is subscribed.
+        """
+        stream = self._streaming()
+        queue = stream.subscribe(accounts=accounts, quotes=quotes, trades=trades, depth=depth, **options)
+        self._queues = [*(known for known in self._queues if not known.closed), queue]
+        self._warmth.start()
+        return queue
+
+    @property
+    def state(self) -> "TradingState":
+        """Accounts, working orders and positions of every subscribed account, as last known; costs nothing to read."""
+        return self._streaming().state
+
+    def _streaming(self) -> "Stream":
+        return self._stream or self._open_stream()
+
+    def _open_stream(self) -> "Stream":
+        from topstep_sync import snapshots
+        from topstep_sync.realtime.stream import Stream
+
+        rooms = self._rooms
+        with self._lock:
+            if self._stream is None:
+                snapshot = functools.partial(snapshots.fetch, rooms)
+                self._stream = Stream(self.config, self.tokens, snapshot=snapshot, clock=self._clock)
+            return self._stream
+
+    def _listen(self, account_id: int) -> AbstractContextManager[Any]:
+        """The user hub of *account_id*, where some queue hears it already; nothing is connected for this."""
+        if account_id not in {account.id for account in self._heard()}:
+            return contextlib.nullcontext()
+        return self._streaming().subscribe(accounts=[account_id], wait=0.0)
+
+    def _heard(self) -> "Iterable[Account]":
+        return self.state.accounts.values() if self._stream is not None else ()
+
+    ################################################ how it is doing ################################################
+
+    def keep_warm(self, on: bool = True) -> None:
+        """Idle connections are kept open by a free ping, so that an order after a quiet hour pays no handshake.
+
+        On by itself while an event queue is open.
+        """
+        self._keep_warm = on
+        if on:
+            self._warmth.start()
+        elif not self._open_queues():
+            self._warmth.stop()
+
+    def _open_queues(self) -> "list[EventQueue]":
+        self._queues = [queue for queue in self._queues if not queue.closed]
+        return self._queues
+
+    def _ping(self) -> None:
+        if not self._keep_warm and not self._open_queues():
+            self._warmth.stop()
+            return
+        request = self.prepare_request(requests.Request("GET", PING))
+        self._adapter.warm(request, **self._settings())
+
+    def budget(self) -> "Budgets":
+        """How much of the gateway's rate limits is used; shows itself in a shell and in a notebook."""
+        return self._limiter.budget()
+
+    def stats(self) -> dict[str, Any]:
+        """What happened so far: errors and retries, breakers, permits, token. Plain values, for logs and dashboards."""
+        adapter = self._adapter
+        return {
+            "calls": {**adapter.handler.get_stats(), "refused_in_envelope": adapter.rejections},
+            "breakers": {breaker.name: breaker.get_stats() for breaker in adapter.breakers.values()},
+            "limits": self._limiter.get_stats(),
+            "token": self.tokens.stats(),
+        }
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """*listener* hears of every attempt, retry and change of a breaker; the function returned ends that.
+
+        It runs on the thread of the call; what it raises is logged and goes no further.
+        """
+        return self._adapter.telemetry.listen(listener)
+
+    def instrument(self, *, tracer_provider: Any = None, meter_provider: Any = None) -> Callable[[], None]:
+        """Every attempt is a span and a duration of OpenTelemetry; the function returned ends that.
+
+        Raises:
+            MissingExtra: the extra ``otel`` is not installed.
+        """
+        from topstep_sync.http.otel import OpenTelemetry
+
+        return self.listen(OpenTelemetry(tracer_provider, meter_provider))
 
     ################################################### the end ###################################################
 
     def close(self) -> None:
         """Every wait of this session has ended, and its threads and connections are gone. May be called twice."""
         self._closed.set()
+        self._warmth.stop()
+        if self._stream is not None:
+            self._stream.close()
         self.tokens.close()
         self._limiter.close()
         super().close()

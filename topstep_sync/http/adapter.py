@@ -10,7 +10,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import requests
@@ -21,11 +21,12 @@ from topstep_sync.config import Config
 from topstep_sync.http import classify
 from topstep_sync.http.bearer import Signer, Tokens
 from topstep_sync.http.circuit_breaker import CircuitBreaker, Phase
-from topstep_sync.http.prepare import Prepared, Reply, path_of
+from topstep_sync.http.prepare import Reply
 from topstep_sync.http.retry import ErrorHandler
-from topstep_sync.http.routes import Circuit, Priority, Safety, route
+from topstep_sync.http.routes import Circuit, Safety
+from topstep_sync.http.telemetry import AttemptEnded, RetryScheduled, Telemetry
 from topstep_sync.http.transport import Transport
-from topstep_sync.models import Token
+from topstep_sync.http.trip import Limiter, Permit, Trip
 
 log = logging.getLogger("topstep_sync.http")
 
@@ -37,64 +38,6 @@ MIN_SKEW: Final = 2.0
 
 # A refused call says so in a few bytes; a larger reply is bars, and no refusal.
 SMALL: Final = 4096
-
-
-class Permit(Protocol):
-    """What a limiter hands out; exactly one of these is called."""
-
-    def done(self) -> None: ...
-    def refund(self) -> None: ...
-    def gave_up(self) -> None: ...
-    def throttled(self, retry_after: float | None) -> None: ...
-
-
-class Limiter(Protocol):
-    """Who says when a call may go out."""
-
-    def acquire(
-        self, endpoint: str, *, priority: Priority | None = None, deadline: Deadline | float | None = None
-    ) -> Permit: ...
-
-
-class Trip:
-    """One call on its way: what was asked, and what has happened so far."""
-
-    __slots__ = ("bearer", "count", "deadline", "must_try", "own", "path", "priority", "replayed", "request", "route")
-
-    def __init__(self, request: requests.PreparedRequest, base: str, deadline: Deadline) -> None:
-        self.request = request
-        self.deadline = deadline
-        if isinstance(request, Prepared):
-            self.path, self.route = request.path, request.route
-            self.priority = self.route.priority if request.priority is None else request.priority
-            self.must_try = self.route.must_try or request.must_try
-        else:
-            self.path = path_of(request.url or "", base)
-            self.route = route(self.path)
-            self.priority, self.must_try = self.route.priority, self.route.must_try
-        self.count = 0
-        self.own = False  # whether the bearer is ours to stamp
-        self.bearer: Token | None = None
-        self.replayed = False
-
-    @property
-    def may_probe(self) -> bool:
-        """Whether an open breaker may be tried with this call."""
-        return self.route.safety in (Safety.READ, Safety.AUTH)
-
-    def rewound(self) -> bool:
-        """Whether the body can be sent once more; it is at its start then."""
-        body: Any = self.request.body
-        if body is None or isinstance(body, (bytes, str)):
-            return True
-        position = self.request._body_position  # type: ignore[attr-defined]
-        if not isinstance(position, int) or not hasattr(body, "seek"):
-            return False
-        try:
-            body.seek(position)
-        except OSError:
-            return False
-        return True
 
 
 class ResilientAdapter(Transport):
@@ -127,6 +70,9 @@ class ResilientAdapter(Transport):
         self._closed = closed or threading.Event()
         self.handler = ErrorHandler(config.retry, clock=clock)
         self.breakers = {c: CircuitBreaker(c.value, config.breaker, clock=clock) for c in Circuit}
+        self.telemetry = Telemetry()
+        for breaker in self.breakers.values():
+            breaker.listen(self.telemetry.tell)
         self._dated: tuple[str | None, float] = (None, 0.0)  # the last Date header, and when it came
         self.rejections = 0
         """Replies of HTTP 200 that said `success: false`."""
@@ -158,8 +104,8 @@ class ResilientAdapter(Transport):
                 self._recover(trip, error)
                 continue
             if not self._again(trip, response):
-                if trip.count > 1 and isinstance(response, Reply):
-                    response.attempts = trip.count
+                if isinstance(response, Reply):
+                    response.attempts, response.wire_time = trip.count, trip.wire_time
                 return response
 
     def skew(self) -> float:
@@ -182,12 +128,30 @@ class ResilientAdapter(Transport):
             permit.refund()
             breaker.abandon(phase)
             raise
+        begun = self._clock.monotonic()
         try:
             response = self.fetch(trip.request, stream, limits, trip.deadline, **tls)
         except BaseException as error:
-            raise self._lost(trip, breaker, phase, permit, error) from error
+            known = self._lost(trip, breaker, phase, permit, error)
+            if self.telemetry.listeners:
+                self._report(trip, begun, None, known)
+            raise known from error
+        trip.wire_time = self._clock.monotonic() - begun
         self._answered(response, breaker, phase, permit)
+        if self.telemetry.listeners:
+            self._report(trip, begun, response.status_code, None)
         return response
+
+    def _report(self, trip: Trip, begun: float, status: int | None, error: BaseException | None) -> None:
+        seconds = self._clock.monotonic() - begun if status is None else trip.wire_time
+        request = trip.request
+        known = error if isinstance(error, errors.TopstepError) else None
+        started = self._clock.epoch() - (self._clock.monotonic() - begun)
+        self.telemetry.tell(
+            AttemptEnded(
+                request.method or "", request.url or "", trip.path, trip.count, started, seconds, status, known
+            )
+        )
 
     def _admit(self, trip: Trip, breaker: CircuitBreaker) -> tuple[Phase, Permit]:
         """Breaker and limiter let the call pass; in this order, so that a refused call costs no permit."""
@@ -317,6 +281,8 @@ class ResilientAdapter(Transport):
         return True
 
     def _wait(self, trip: Trip, delay: float) -> None:
+        if self.telemetry.listeners:
+            self.telemetry.tell(RetryScheduled(trip.path, trip.count, delay))
         log.info("~ %s: attempt %d failed, the next is in %.2f s", trip.path, trip.count, delay)
         if delay > 0 and self._clock.wait(self._closed, delay):
             raise errors.SessionClosed("the session was closed meanwhile", endpoint=trip.path)

@@ -4,13 +4,19 @@ A server closes what is idle (Kestrel after 130 s). A request that crosses that 
 not, and nobody can tell; so a connection that comes near that age is closed here first.
 """
 
+import queue
 import threading
-from typing import Any
+from http.client import HTTPException
+from typing import Any, Final
 
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.http.watch import Watch, Watched
+
+WARM: Final = 4
+"""Idle connections that are kept open; an order and its look-up need two."""
 
 
 class Here(threading.local):
@@ -70,6 +76,50 @@ class KeptPool(HTTPConnectionPool):
         if conn is not None:
             conn.idle_since = keeper.now()
         super()._put_conn(conn)
+
+    def warm(self, path: str, headers: Any, idle: float, timeout: float) -> int:
+        """Connections that have been idle for *idle* seconds have carried a GET of *path*; at least one is open.
+
+        Returns:
+            How many requests that took. Connections beyond the first few are left to grow old.
+        """
+        taken, open_ones = self._take_idle(idle)
+        for connection in taken[:WARM]:
+            self._ping(connection, path, headers, timeout)
+        for connection in taken[WARM:]:
+            super()._put_conn(connection)
+        if taken or open_ones:
+            return len(taken[:WARM])
+        self.urlopen("GET", path, headers=headers, retries=False, timeout=timeout)
+        return 1
+
+    def _take_idle(self, idle: float) -> tuple[list[Any], int]:
+        """The connections that have been idle for that long, newest first, taken out; and how many open ones stay."""
+        taken: list[Any] = []
+        kept: list[Any] = []
+        while self.pool is not None:
+            try:
+                connection: Any = self.pool.get(block=False)
+            except queue.Empty:
+                break
+            since = getattr(connection, "idle_since", None)
+            old = since is not None and self.keeper.now() - since >= idle and not connection.is_closed
+            (taken if old else kept).append(connection)
+        for connection in reversed(kept):
+            super()._put_conn(connection)
+        return taken, sum(connection is not None and not connection.is_closed for connection in kept)
+
+    def _ping(self, connection: Any, path: str, headers: Any, timeout: float) -> None:
+        try:
+            connection.timeout = timeout
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout)
+            connection.request("GET", path, headers=headers)
+            connection.getresponse()
+        except (OSError, HTTPError, HTTPException):
+            connection.close()
+        finally:
+            self._put_conn(connection)
 
 
 class KeptTlsPool(KeptPool, HTTPSConnectionPool):

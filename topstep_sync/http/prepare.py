@@ -87,6 +87,8 @@ class Reply(requests.Response):
 
     attempts: int = 1
     """How many times the request left this process."""
+    wire_time: float = 0.0
+    """Seconds of the last attempt alone; `elapsed` counts waits for permits and earlier attempts, too."""
 
     decoded: Any = None
     """What the decoder of a typed call made of the body."""

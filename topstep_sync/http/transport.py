@@ -91,6 +91,13 @@ class Transport(HTTPAdapter):
             )
         return errors.ReplyTimedOut("the time for this call passed before the whole reply came")
 
+    def warm(self, request: requests.PreparedRequest, **tls: Any) -> int:
+        """Idle connections have carried *request*, a ping, before they grow too old; at least one is open."""
+        pool = self.get_connection_with_tls_context(request, tls["verify"], tls["proxies"], tls["cert"])
+        timeout = self._http.connect_timeout
+        count: int = pool.warm(request.path_url, request.headers, self._http.max_idle / 2, timeout)
+        return count
+
     ########################################### what requests calls ###########################################
 
     def get_connection_with_tls_context(

@@ -1,0 +1,72 @@
+"""One call on its way through the adapter, and the permits it travels with."""
+
+from typing import Any, Protocol
+
+import requests
+
+from topstep_sync.clock import Deadline
+from topstep_sync.http.prepare import Prepared, path_of
+from topstep_sync.http.routes import Priority, Safety, route
+from topstep_sync.models import Token
+
+
+class Permit(Protocol):
+    """What a limiter hands out; exactly one of these is called."""
+
+    def done(self) -> None: ...
+    def refund(self) -> None: ...
+    def gave_up(self) -> None: ...
+    def throttled(self, retry_after: float | None) -> None: ...
+
+
+class Limiter(Protocol):
+    """Who says when a call may go out."""
+
+    def acquire(
+        self, endpoint: str, *, priority: Priority | None = None, deadline: Deadline | float | None = None
+    ) -> Permit: ...
+
+
+class Trip:
+    """One call on its way: what was asked, and what has happened so far."""
+
+    __slots__ = (
+        "bearer", "count", "deadline", "must_try", "own", "path", "priority", "replayed", "request", "route",
+        "wire_time",
+    )  # fmt: skip
+
+    def __init__(self, request: requests.PreparedRequest, base: str, deadline: Deadline) -> None:
+        self.request = request
+        self.deadline = deadline
+        if isinstance(request, Prepared):
+            self.path, self.route = request.path, request.route
+            self.priority = self.route.priority if request.priority is None else request.priority
+            self.must_try = self.route.must_try or request.must_try
+        else:
+            self.path = path_of(request.url or "", base)
+            self.route = route(self.path)
+            self.priority, self.must_try = self.route.priority, self.route.must_try
+        self.count = 0
+        self.own = False  # whether the bearer is ours to stamp
+        self.bearer: Token | None = None
+        self.replayed = False
+        self.wire_time = 0.0
+
+    @property
+    def may_probe(self) -> bool:
+        """Whether an open breaker may be tried with this call."""
+        return self.route.safety in (Safety.READ, Safety.AUTH)
+
+    def rewound(self) -> bool:
+        """Whether the body can be sent once more; it is at its start then."""
+        body: Any = self.request.body
+        if body is None or isinstance(body, (bytes, str)):
+            return True
+        position = self.request._body_position  # type: ignore[attr-defined]
+        if not isinstance(position, int) or not hasattr(body, "seek"):
+            return False
+        try:
+            body.seek(position)
+        except OSError:
+            return False
+        return True

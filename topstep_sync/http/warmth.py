@@ -1,0 +1,61 @@
+"""Connections that stay open: an order after a quiet hour pays one round trip, not three.
+
+Idle pooled connections carry the gateway's free ping before the server would close them, which also spares orders
+the connection that is being closed just as they use it, and whose fate nobody could tell.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from topstep_sync.clock import SYSTEM_CLOCK, Clock
+
+log = logging.getLogger("topstep_sync.http")
+
+NAME: Final = "topstep-warmth"
+
+
+class Warmth:
+    """Calls *ping* regularly, on a daemon thread of its own, while it is wanted. Thread-safe.
+
+    Args:
+        ping: keeps the connections open; what it raises is logged.
+        every: seconds between two calls.
+    """
+
+    def __init__(self, ping: Callable[[], object], every: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._ping = ping
+        self._every = every
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the two below
+        self._stop: threading.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether connections are being kept open."""
+        return self._stop is not None
+
+    def start(self) -> None:
+        """The first ping is on its way; nothing when it is on already."""
+        with self._lock:
+            if self._stop is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(target=self._run, args=(self._stop,), name=NAME, daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """No ping begins from now on."""
+        with self._lock:
+            stop, self._stop = self._stop, None
+        if stop is not None:
+            stop.set()
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self._ping()
+            except Exception as error:
+                log.info("! no connection could be kept open: %s", error)
+            self._clock.wait(stop, self._every)

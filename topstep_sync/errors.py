@@ -125,9 +125,6 @@ class MissingExtra(TopstepError, ImportError):
     """An optional part of the library is not installed; the message says what to install."""
 
 
-########################################## calls that did not succeed ##########################################
-
-
 class RequestError(TopstepError, requests.RequestException):
     """A call did not succeed. Also a `requests.RequestException`, so existing handlers catch it."""
 
@@ -371,9 +368,6 @@ class OrderStillWorking(TopstepError, TimeoutError):
 
     category = Category.TIMEOUT
     order: Any = None  # the order as it last stood; None if it was not to be seen
-
-
-################################################# the stream #################################################
 
 
 class StreamError(TopstepError):

@@ -27,7 +27,7 @@ def ulid(epoch: float, entropy: bytes | None = None) -> str:
 
     The chance is the operating system's, not the clock's: two processes, and a process and its fork, must differ.
     """
-    value = (int(epoch * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy or secrets.token_bytes(10))
+    value = (round(epoch * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy or secrets.token_bytes(10))
     return "".join(ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 

@@ -26,7 +26,7 @@ FLOORS = {
     "http.sharing": 2, "http.shared_lane": 2, "http.courier": 2,
     "realtime.signalr": 2, "realtime.subscriptions": 2, "realtime.health": 2, "realtime.queue": 2,
     "realtime.reconcile": 2, "realtime.state": 2, "realtime.book": 2, "realtime.wire": 2, "realtime.lifecycle": 2,
-    "realtime.backlog": 2,
+    "realtime.backlog": 2, "realtime.hours": 2,
     # 3 shells: the only input and output
     "http.budget_sqlite": 3, "http.budget_redis": 3,
     "http.adapter": 3, "http.shared_budget": 3, "http.bearer": 3, "http.prepare": 3, "http.transport": 3,
@@ -36,7 +36,7 @@ FLOORS = {
     "auth.token_lock": 3, "auth.passphrase": 3, "auth.redis_storage": 3,
     "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3, "realtime.opening": 3,
     "realtime.link": 3, "realtime.dialing": 3, "realtime.feeds": 3, "realtime.router": 3, "realtime.dispatch": 3,
-    "realtime.tokens": 3,
+    "realtime.tokens": 3, "realtime.monitor": 3,
     "api": 3,
     # 4 assembly
     "session": 4, "snapshots": 4,

@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from topstep_sync.clock import FOREVER
+from topstep_sync.clock import FOREVER, Clock
 from topstep_sync.events import BookReset, DepthEvent, Gap, QuoteEvent, TradesEvent
 from topstep_sync.models import Quote
 
@@ -52,14 +52,14 @@ class Backlog:
         self.size += len(batch)
         return self._relieve() if self.size > self._look_at else []
 
-    def take(self, now: float) -> Any:
+    def take(self, clock: Clock) -> Any:
         """The oldest event, which waits no more; `None` when there is none."""
         if self._inbox:
-            if self.merging and self._is_behind(now):
+            if not self._ready:
+                self._sort_in(merge=self.merging and self._is_behind(clock))
+            elif self.merging and self._is_behind(clock):
                 self._sort_in(merge=True)
-            elif not self._ready:
-                self._sort_in(merge=False)
-        if not self._ready:
+        elif not self._ready:
             return None
         event = self._ready.popleft()
         self.size -= 1
@@ -67,9 +67,9 @@ class Backlog:
             del self._slots[event.contract_id]
         return event
 
-    def take_all(self, now: float) -> list[Any]:
+    def take_all(self, clock: Clock) -> list[Any]:
         """Everything that waits, oldest first."""
-        self._sort_in(merge=self.merging and self._is_behind(now))
+        self._sort_in(merge=self.merging and self._is_behind(clock))
         events, self._ready = list(self._ready), deque()
         self._slots.clear()
         self._plain = False
@@ -87,11 +87,11 @@ class Backlog:
         """The oldest event, which stays; `None` when there is none."""
         return self._ready[0] if self._ready else self._inbox[0][0] if self._inbox else None
 
-    def _is_behind(self, now: float) -> bool:
+    def _is_behind(self, clock: Clock) -> bool:
         oldest = self._inbox[0][0].received_at if self._inbox else FOREVER
         if self._ready:
             oldest = min(oldest, self._ready[0].received_at)
-        return bool(now - oldest > BEHIND)
+        return bool(clock.monotonic() - oldest > BEHIND)
 
     def _relieve(self) -> list[str]:
         """Apply the policies to all that waits; return the contracts whose books were dropped."""

@@ -25,6 +25,9 @@ from topstep_sync.realtime.websocket import BrokenFrame, BufferedWebSocket, Peer
 _log = logging.getLogger("topstep_sync.realtime")
 
 
+_PING = "topstep"  # told from the pongs that ASP.NET sends unasked
+
+
 class Ended(Exception):
     """The connection, or the attempt at one, is over."""
 
@@ -126,11 +129,11 @@ class Link:
         self._ids = 0
         self._handshaken = False
         self._odd_types: set[int] = set()
-        self._sent_at = self.heard_at = clock.monotonic()
+        self._pinged_at = self._sent_at = self.heard_at = clock.monotonic()
         self.heard_epoch = clock.epoch()
         """When the last byte came in, in both times."""
         self.round_trip: float | None = None
-        """Seconds the hub took to answer the last call."""
+        """Seconds the hub took to answer the last call or ping."""
         self.faults = 0
 
     def handshake(self) -> None:
@@ -174,6 +177,9 @@ class Link:
         except BrokenFrame as error:
             self.faults += 1
             raise Ended(Ending.LOST, f"protocol error: {error}") from None
+        if self._ws.ponged:
+            self._ws.ponged = False
+            self.round_trip = self._clock.monotonic() - self._pinged_at
         if self._ws.heard:
             self.heard_at, self.heard_epoch = self._clock.monotonic(), self._clock.epoch()
         if messages:
@@ -290,16 +296,22 @@ class Link:
             raise Ended(Ending.LOST, f"not a byte from the hub for {self._config.server_timeout:g} s")
         if now >= self._sent_at + self._config.ping_interval:
             self._send(signalr.PING)
+            # SignalR's ping has no answer; the WebSocket's has, and tells how far away the hub is.
+            self._guarded(self._ws.ping, _PING)
+            self._pinged_at = now
         return min(dead_at, self._sent_at + self._config.ping_interval)
 
     def _send(self, text: str) -> None:
+        self._guarded(self._ws.send, text)
+        self._sent_at = self._clock.monotonic()
+
+    def _guarded(self, send: Callable[[str], Any], text: str) -> None:
         """*text* is with the operating system, whole. Half a frame cannot be taken back, so any failure is the end."""
         self._ws.sock.at = self._clock.monotonic() + self._config.invoke_timeout
         try:
-            self._ws.send(text)
+            send(text)
         except (OSError, websocket.WebSocketException) as error:
-            raise Ended(Ending.LOST, f"sending failed: {error}") from None
-        self._sent_at = self._clock.monotonic()
+            raise Ended(Ending.LOST, f"sending failed: {error or type(error).__name__}") from None
 
     def end(self, polite: bool) -> None:
         """The socket is closed and nobody waits for an answer any more. Nothing is resent."""

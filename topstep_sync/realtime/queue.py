@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.errors import StreamError, StreamFailed
@@ -18,17 +18,16 @@ from topstep_sync.realtime.book import Book
 
 _log = logging.getLogger("topstep_sync.realtime")
 
+_DEPTH: Final = frozenset((DepthEvent, BookReset))
 _ASIDE: Final = 10_000  # events that `wait_for` keeps aside before their quotes are merged
 _WARN_AT: Final = 50_000  # waiting events at which the first warning comes; then at each doubling
-
-Policy = Literal["merge", "all"]
 
 
 class EventQueue:
     """Typed events for one consumer, from both hubs. Thread-safe; raises `queue.Empty` like the standard queue.
 
     Args:
-        quotes: ``"merge"`` to conflate quotes for a slow consumer, ``"all"`` to keep every one.
+        conflate: whether quotes of a contract are merged while the consumer is behind; False keeps every one.
         max_trades: events of market trades kept at least before the oldest are dropped; `None` for no limit.
         max_depth: events of depth kept at least before the books are dropped; `None` for no limit.
         on_close: called once, with the queue, when it is closed.
@@ -38,21 +37,19 @@ class EventQueue:
     def __init__(
         self,
         *,
-        quotes: Policy = "merge",
+        conflate: bool = True,
         max_trades: int | None = 100_000,
         max_depth: int | None = 20_000,
         clock: Clock = SYSTEM_CLOCK,
         on_close: "Callable[[EventQueue], None] | None" = None,
         on_reset: Callable[[str], None] | None = None,
     ) -> None:
-        if quotes not in ("merge", "all"):
-            raise ValueError(f'quotes is {quotes!r}; expected "merge" or "all"')
         for name, limit in (("max_trades", max_trades), ("max_depth", max_depth)):
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} is {limit!r}; expected a number above 0, or None for no limit")
         self._clock, self._on_close, self._on_reset = clock, on_close, on_reset
         self._lock = threading.Lock()  # guards everything below
-        self._backlog = Backlog(quotes == "merge", max_trades, max_depth)
+        self._backlog = Backlog(bool(conflate), max_trades, max_depth)
         self._arrived = threading.Event()
         self._waiting = 0  # consumers
         self._reason: str | None = None
@@ -106,52 +103,70 @@ class EventQueue:
         """
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout is {timeout!r}; expected 0 or more seconds, or None")
-        start = self._clock.monotonic()
-        end = start if not block else FOREVER if timeout is None else start + timeout
+        end: float | None = None
         while True:
             with self._lock:
-                now = self._clock.monotonic()
-                event = self._backlog.take(now)
+                event = self._backlog.take(self._clock)
                 if event is not None:
                     if self._waiting and self._backlog.size:
                         self._arrived.set()  # another consumer waits, and may have missed its turn
-                    if type(event) is DepthEvent or type(event) is BookReset:
+                    if type(event) in _DEPTH:
                         self._keep_book(event)
                     return event
                 self._refuse_ended()
+                now = self._clock.monotonic()
+                if end is None:
+                    end = now if not block else FOREVER if timeout is None else now + timeout
                 if now >= end:
                     raise queue.Empty
                 self._waiting += 1
                 self._arrived.clear()
-            try:
-                self._clock.wait(self._arrived, None if end == FOREVER else end - now)
-            finally:
-                with self._lock:
-                    self._waiting -= 1
+            self._wait(end, now)
+
+    def _wait(self, end: float, now: float) -> None:
+        """Something arrived, or it is *end*. The caller has entered itself as waiting, under the lock."""
+        try:
+            self._clock.wait(self._arrived, None if end == FOREVER else end - now)
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def get_nowait(self) -> Any:
         """The oldest event that waits; raises `queue.Empty` when there is none."""
         return self.get(block=False)
 
-    def drain(self, max: int | None = None) -> list[Any]:  # noqa: A002 - the word everybody expects
+    def drain(self, max: int | None = None, timeout: float = 0.0) -> list[Any]:  # noqa: A002 - what everybody expects
         """The events that wait, oldest first, at most *max* of them; an empty list when there is none.
+
+        Args:
+            max: `None` for all of them.
+            timeout: seconds to wait for the first one.
 
         Raises:
             StreamError: as `get`, once the queue has ended and all was taken.
         """
-        with self._lock:
-            now = self._clock.monotonic()
-            if not self._backlog.size:
+        end = self._clock.monotonic() + timeout
+        while True:
+            with self._lock:
+                now = self._clock.monotonic()
+                if self._backlog.size:
+                    return self._take_many(max)
                 self._refuse_ended()
-                return []
-            events = self._backlog.take_all(now)
-            if max is not None and max < len(events):
-                self._backlog.put_back(events[max:])
-                del events[max:]
-            kinds = set(map(type, events))
-            if DepthEvent in kinds or BookReset in kinds:
-                for event in events:
-                    self._keep_book(event)
+                if now >= end:
+                    return []
+                self._waiting += 1
+                self._arrived.clear()
+            self._wait(end, now)
+
+    def _take_many(self, most: int | None) -> list[Any]:
+        assert self._lock.locked()
+        events = self._backlog.take_all(self._clock)
+        if most is not None and most < len(events):
+            self._backlog.put_back(events[most:])
+            del events[most:]
+        if not _DEPTH.isdisjoint(map(type, events)):
+            for event in events:
+                self._keep_book(event)
         return events
 
     def wait_for(self, predicate: Callable[[Any], bool], timeout: float | None = None) -> Any:

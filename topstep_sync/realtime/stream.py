@@ -9,6 +9,7 @@
 """
 
 import logging
+import ssl
 import threading
 from collections.abc import Iterable
 from typing import Any, Final
@@ -18,7 +19,9 @@ from topstep_sync.config import Config
 from topstep_sync.errors import InvalidRequest, SessionClosed, StreamError, StreamFailed
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.feeds import Feed, Fetch, MarketFeed, Route, UserFeed, market_wants, user_wants
+from topstep_sync.realtime.health import Health
 from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.monitor import Monitor
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.state import TradingState
 from topstep_sync.realtime.subscriptions import Want
@@ -32,9 +35,11 @@ WAIT: Final = 15.0  # seconds for a new subscription to stand
 class _Hub:
     """One hub: its connection, its feed, and who wants what of it."""
 
-    def __init__(self, connection: SignalRConnectionManager, feed: Feed) -> None:
+    def __init__(self, connection: SignalRConnectionManager, feed: Feed, clock: Clock) -> None:
         self.connection = connection
         self.feed = feed
+        self.monitor = Monitor(connection, feed, connection.config, clock)
+        feed.tick = self.monitor.tick
         self.ever: set[Any] = set()  # everything asked for since it was connected
 
     def route(self, queue: EventQueue, wanted: Iterable[Any]) -> None:
@@ -56,12 +61,19 @@ class Stream:
         config: where the hubs are, and the settings of its part `stream`.
         tokens: gives the token for every connection, see `tokens.Tokens`.
         snapshot: fetches what REST says about some accounts since a time; `None` to do without reconciliation.
+        tls: how to verify the hubs; `None` for the system's authorities and certifi's.
     """
 
     def __init__(
-        self, config: Config, tokens: Any, *, snapshot: Fetch | None = None, clock: Clock = SYSTEM_CLOCK
+        self,
+        config: Config,
+        tokens: Any,
+        *,
+        snapshot: Fetch | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._config, self._tokens, self._clock = config, tokens, clock
+        self._config, self._tokens, self._clock, self._tls = config, tokens, clock, tls
         self._lock = threading.Lock()  # guards the routes, the wants and what follows from them
         self._user = UserFeed(clock, snapshot, config.stream.hold_seconds)
         self._market = MarketFeed(clock)
@@ -77,9 +89,16 @@ class Stream:
     def _hub(self, url: str, feed: Feed) -> _Hub:
         fast = market_decoder() if feed is self._market else None
         connection = SignalRConnectionManager(
-            self._tokens, config=self._config.stream, url=url, name=feed.hub, clock=self._clock, sink=feed, fast=fast
+            self._tokens,
+            config=self._config.stream,
+            url=url,
+            name=feed.hub,
+            clock=self._clock,
+            sink=feed,
+            fast=fast,
+            tls=self._tls,
         )
-        return _Hub(connection, feed)
+        return _Hub(connection, feed, self._clock)
 
     def subscribe(
         self,
@@ -191,6 +210,10 @@ class Stream:
     def state(self) -> TradingState:
         """Accounts, working orders and positions of every subscribed account, as last known; costs nothing to read."""
         return self._user.reconciler.state
+
+    def health(self) -> Health:
+        """How both hubs do, from what is known here; no request is made."""
+        return Health(user=self._hubs["user"].monitor.report(), market=self._hubs["market"].monitor.report())
 
     def close(self) -> None:
         """Every queue ends and both threads are gone within a second; idempotent."""

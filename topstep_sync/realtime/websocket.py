@@ -8,6 +8,8 @@ at once: measured 4 times as many a second. The socket never blocks; whoever rea
 import logging
 import socket
 import ssl
+import struct
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -27,6 +29,8 @@ _TEXT_BEGUN: Final = 0x01
 _CONTINUED: Final = 0x00
 _ENDED: Final = 0x80
 _CONTROL: Final = 0x08
+
+_HEAD: Final = struct.Struct("!BBH")  # first byte, length or 126 or 127, and the length that follows a 126
 
 LINGER: Final = 0.25  # GUESS: seconds for the peer to read our goodbye; a round trip to another continent
 
@@ -62,6 +66,9 @@ class BufferedWebSocket(websocket.WebSocket):
         self.heard = False
         """Whether the last `messages` took in any byte, a ping included."""
 
+        self.ponged = False
+        """Whether a ping of ours was answered; the reader of this takes it back."""
+
     def messages(self) -> list[bytes]:
         """The whole messages among what has arrived, oldest first; empty when there is none.
 
@@ -91,6 +98,8 @@ class BufferedWebSocket(websocket.WebSocket):
         """Append the whole messages of the buffer to *found*. A frame that fails stays, and fails again."""
         buffer, at, end = self._buffer, 0, len(self._buffer)
         try:
+            if self._parts is None:
+                at = _plain_messages(buffer, found.append)
             while end - at >= 2:
                 first, length, start = buffer[at], buffer[at + 1], at + 2
                 if length >= 126:
@@ -140,6 +149,8 @@ class BufferedWebSocket(websocket.WebSocket):
             raise BrokenFrame("a control frame is fragmented or too long")
         if frame.opcode == ABNF.OPCODE_PING:
             self.pong(data)
+        elif frame.opcode == ABNF.OPCODE_PONG:
+            self.ponged |= bool(data)
         elif frame.opcode == ABNF.OPCODE_CLOSE:
             code = int.from_bytes(data[:2], "big") if data else 1005
             words = data[2:].decode("utf-8", "replace")
@@ -170,6 +181,28 @@ class BufferedWebSocket(websocket.WebSocket):
         channel, self.connected = self.sock, False
         if channel is not None:
             channel.close()
+
+
+def _plain_messages(buffer: bytes, append: Callable[[bytes], None]) -> int:
+    """Append the whole, unfragmented messages that *buffer* begins with; return where the first other frame starts.
+
+    The hot loop: one call reads a frame's head. Longer ones than 65 535 bytes are left to the loop that takes all.
+    """
+    at, end, head = 0, len(buffer), _HEAD.unpack_from
+    while at + 4 <= end:
+        first, length, extended = head(buffer, at)
+        if length == 126:
+            length, start = extended, at + 4
+        elif length < 126:
+            start = at + 2
+        else:
+            break
+        stop = start + length
+        if stop > end or first != _TEXT:
+            break
+        append(buffer[start:stop])
+        at = stop
+    return at
 
 
 def open_websocket(

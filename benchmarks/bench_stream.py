@@ -1,0 +1,279 @@
+"""Market events to a consumer: quotes of 275 bytes, as fast as the reference gateway sends them, and paced.
+
+Server: the ASP.NET Core gateway (TOPSTEP_ASPNETCORE, or beside the project). Every client connects to the market hub,
+is blasted with the same quotes, and hands each to a consumer in the main thread through a queue; what is timed runs
+from the first event to the last. Ours gives typed events, the others dictionaries. Peers: signalrcore, pysignalr,
+websockets.sync with orjson, aiohttp with orjson (no queue: the untyped limit), the official .NET client (its own
+process). The claims are checked: 4.2 times signalrcore at one record a frame, 6.0 at twenty with `drain`.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks._measure import Timed, compare, installed, options, report
+
+CONTRACT = "CON.F.US.MNQ.Z26"
+SEPARATOR = "\x1e"
+CERTIFICATE = Path(tempfile.gettempdir()) / "topstep-bench.pem"
+
+
+def home() -> Path:
+    """The folder of the reference gateway."""
+    return Path(os.environ.get("TOPSTEP_ASPNETCORE") or Path(__file__).parents[2] / "shared" / "aspnetcore")
+
+
+class Reference:
+    """The reference gateway, running."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [home() / "start", "gateway", "--port", "0", "--limiter", "none", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self.process.stdout is not None
+        told = json.loads(self.process.stdout.readline())
+        self.url: str = told["url"]
+        self.tls_url: str | None = told["tls_url"]
+        login = {"userName": told["user_name"], "apiKey": told["api_key"]}
+        self.token: str = self.post("/api/Auth/loginKey", login)["token"]
+
+    def hub(self, tls: bool = False) -> str:
+        return f"{self.tls_url if tls else self.url}/hubs/market"
+
+    def socket(self) -> str:
+        return f"{self.hub().replace('http', 'ws', 1)}?access_token={self.token}"
+
+    def post(self, path: str, body: Any = None) -> Any:
+        data = json.dumps(body).encode() if body is not None else b""
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            answer = reply.read()
+        return json.loads(answer) if answer else None
+
+    def blast(self, count: int, burst: int, rate: float = 0) -> threading.Thread:
+        path = f"/control/hubs/market/blast?count={count}&burst={burst}&size=275&rate={rate}"
+        thread = threading.Thread(target=self.post, args=(path,), daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class Stopwatch:
+    """From the first event to the last."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def first(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> Timed:
+        return Timed(time.perf_counter() - self.wall, time.process_time() - self.cpu)
+
+
+def consumed(get: Callable[[], Any], count: int, start: Callable[[], None]) -> Timed:
+    """Take *count* events one by one."""
+    watch = Stopwatch()
+    start()
+    get()
+    watch.first()
+    for _ in range(count - 1):
+        get()
+    return watch.read()
+
+
+def ours(server: Reference, count: int, burst: int, *, draining: bool = False, tls: bool = False) -> Timed:
+    from topstep_sync.config import Config
+    from topstep_sync.realtime.stream import Stream
+
+    config = Config(user_hub_url=f"{server.url}/hubs/user", market_hub_url=server.hub(tls))
+    tls_context = ssl.create_default_context(cafile=str(CERTIFICATE)) if tls else None
+    with Stream(config, lambda: server.token, tls=tls_context) as stream:
+        events = stream.subscribe(quotes=[CONTRACT], conflate=False)
+        events.wait_for(lambda event: event.kind == "quote", 5)
+        events.drain()
+        if not draining:
+            return consumed(events.get, count, lambda: server.blast(count, burst))
+        watch, taken = Stopwatch(), 0
+        server.blast(count, burst)
+        while taken < count:
+            batch = events.drain(timeout=5)
+            if not taken:
+                watch.first()
+            taken += len(batch)
+        return watch.read()
+
+
+def signalrcore(server: Reference, count: int, burst: int, *, tls: bool = False) -> Timed:
+    from signalrcore.hub_connection_builder import HubConnectionBuilder
+
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    opened = threading.Event()
+    options = {"access_token_factory": lambda: server.token, "skip_negotiation": True, "verify_ssl": False}
+    hub = HubConnectionBuilder().with_url(server.hub(tls), options=options).build()
+    hub.on_open(opened.set)
+    hub.on("GatewayQuote", waiting.put)
+    hub.start()
+    opened.wait(5)
+    try:
+        return consumed(waiting.get, count, lambda: server.blast(count, burst))
+    finally:
+        hub.stop()
+
+
+def pysignalr(server: Reference, count: int, burst: int) -> Timed:
+    from pysignalr.client import SignalRClient
+
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    opened = threading.Event()
+
+    async def take(arguments: Any) -> None:
+        waiting.put(arguments)
+
+    async def ready() -> None:
+        opened.set()
+
+    async def run() -> None:
+        client = SignalRClient(server.socket(), headers={"Authorization": f"Bearer {server.token}"})
+        client.on("GatewayQuote", take)
+        client.on_open(ready)
+        await client.run()
+
+    with looping(run()):
+        opened.wait(10)
+        return consumed(waiting.get, count, lambda: server.blast(count, burst))
+
+
+def websockets_orjson(server: Reference, count: int, burst: int) -> Timed:
+    import orjson
+    from websockets.sync.client import connect
+
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with connect(server.socket(), max_size=None, compression=None, ping_interval=None) as socket:
+        socket.send('{"protocol":"json","version":1}' + SEPARATOR)
+        socket.recv()
+
+        def read() -> None:
+            seen = 0
+            while seen < count:
+                for record in socket.recv(decode=False).split(b"\x1e")[:-1]:
+                    decoded = orjson.loads(record)
+                    if decoded.get("target"):
+                        seen += 1
+                        waiting.put(decoded["arguments"])
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        return consumed(waiting.get, count, lambda: server.blast(count, burst))
+
+
+def aiohttp_orjson(server: Reference, count: int, burst: int) -> Timed:
+    """No queue and no second thread: what an event loop that does nothing else can decode."""
+    import aiohttp
+    import orjson
+
+    async def run() -> Timed:
+        async with aiohttp.ClientSession() as session, session.ws_connect(server.socket(), max_msg_size=0) as socket:
+            await socket.send_str('{"protocol":"json","version":1}' + SEPARATOR)
+            await socket.receive()
+            server.blast(count, burst)
+            watch, seen = Stopwatch(), 0
+            while seen < count:
+                for record in (await socket.receive()).data.encode().split(b"\x1e")[:-1]:
+                    if orjson.loads(record).get("target"):
+                        if not seen:
+                            watch.first()
+                        seen += 1
+            return watch.read()
+
+    return asyncio.run(run())
+
+
+def dotnet(server: Reference, count: int, burst: int) -> Timed:
+    """The official .NET client, in a process of its own; its CPU is not seen here."""
+    command = [home() / "start", "probe", server.hub(), server.token]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
+        assert probe.stdin is not None
+        assert probe.stdout is not None
+
+        def ask(**order: Any) -> Any:
+            probe.stdin.write(json.dumps(order) + "\n")  # type: ignore[union-attr]
+            probe.stdin.flush()  # type: ignore[union-attr]
+            return json.loads(probe.stdout.readline())  # type: ignore[union-attr]
+
+        ask(do="count", target="GatewayQuote")
+        ask(do="start")
+        server.blast(count, burst)
+        while True:
+            time.sleep(0.05)
+            counts = ask(do="counts")["counts"].get("GatewayQuote", {"Count": 0})
+            if counts["Count"] >= count:
+                break
+        ask(do="stop")
+        probe.stdin.write('{"do":"quit"}\n')
+        probe.stdin.close()
+    return Timed(counts["Seconds"])
+
+
+@contextlib.contextmanager
+def looping(work: Any) -> Iterator[None]:
+    """*work* runs on an event loop in another thread."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work)
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        time.sleep(0.1)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    asked = options(argv, __doc__)
+    if not (home() / "start").exists():
+        print("stream: no reference gateway (set TOPSTEP_ASPNETCORE); skipped")
+        return 0
+    count, rounds = asked.pick(quick=20_000, full=200_000), asked.pick(quick=1, full=5)
+    server = Reference()
+    try:
+        for burst in (1, 20):
+            race = compare(blasted(server, count, burst), rounds=rounds, work=count, warmup=0)
+            bound = {1: {"signalrcore": 4.2, ".NET": 3.5}, 20: {"signalrcore": 6.0, ".NET": 3.5}}[burst]
+            name = "topstep_sync" if burst == 1 else "topstep_sync drain"
+            report(f"stream.blast{burst}", race, ours=name, unit="event", bound=bound)
+    finally:
+        server.stop()
+    return 0
+
+
+def blasted(server: Reference, count: int, burst: int) -> dict[str, Callable[[], Any] | None]:
+    run: dict[str, Callable[..., Timed] | None] = {
+        "topstep_sync": ours,
+        "topstep_sync drain": lambda *given: ours(*given, draining=True),
+        "signalrcore": signalrcore if installed("signalrcore") else None,
+        "pysignalr": pysignalr if installed("pysignalr") else None,
+        "websockets.sync": websockets_orjson if installed("websockets", "orjson") else None,
+        "aiohttp, no queue": aiohttp_orjson if installed("aiohttp", "orjson") else None,
+        ".NET": dotnet,
+    }
+    return {name: None if f is None else (lambda f=f: f(server, count, burst)) for name, f in run.items()}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

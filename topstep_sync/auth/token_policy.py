@@ -24,6 +24,8 @@ DEATHS: Final = (
     3  # GUESS: tokens refused in a row before refreshes are spaced; a gateway that conflicts would settle it
 )
 
+MIN_PAUSE: Final = 1.0  # seconds; halving what is left would never end
+
 
 class TokenState(enum.Enum):
     INITIAL = "initial"  # no token yet, or logged out
@@ -173,6 +175,7 @@ class TokenPolicy:
         self.dead = False
         """Whether a 401 proved `token` dead."""
         self._usable_until = LONG_AGO
+        self._ends = LONG_AGO
         self._attempt_at = LONG_AGO
         self._not_before = -FOREVER  # monotonic; no hurry goes beyond it: a cooldown, or the gateway's Retry-After
         self._trouble: Exception | None = None
@@ -211,7 +214,7 @@ class TokenPolicy:
     def begin(self, flight: Flight, now: Instant, *, can_login: bool = True) -> None:
         """*flight* is the one refresh under way, and knows what to ask for."""
         assert self.flight is None, "one refresh at a time"
-        alive = self.token is not None and not self.dead and now.epoch < self.token.expires_at
+        alive = self.token is not None and not self.dead and not self._ends.reached(now)
         patient = self.usable(now) and self.failures < self.config.max_retries and not self._last_call
         flight.plan = Plan.VALIDATE if alive and (patient or not can_login) else Plan.LOGIN
         flight.token, flight.generation = self.token, self.generation
@@ -287,7 +290,7 @@ class TokenPolicy:
         self._step(TokenEvent.FORGET)
         self._recover()
         self.token, self.dead = None, False
-        self._usable_until = self._attempt_at = LONG_AGO
+        self._usable_until = self._ends = self._attempt_at = LONG_AGO
 
     def _step(self, event: TokenEvent) -> None:
         self.state = step(self.state, event)
@@ -304,15 +307,18 @@ class TokenPolicy:
         self.token, self.generation = token, token.generation
         self.dead = self._last_call = False
         self._attempt_at, self._usable_until = now.after(advisory), now.after(mandatory)
+        self._ends = now.after(min(token.expires_at - now.epoch, self.config.lifetime_seconds))
 
     def _keep(self, now: Instant) -> None:
         """The old token stays, with its old expiry: ask again halfway, and log in before it runs out."""
-        if not self.usable(now):
+        if self.dead or self._ends.reached(now):
             self._expire(now)
             return
+        if self._usable_until.reached(now):
+            self._usable_until = self._ends  # confirmed a moment ago, and there is nothing better
         left = min(self._usable_until.monotonic - now.monotonic, self._usable_until.epoch - now.epoch)
         self._last_call = left / 2 < self.config.backoff_seconds[0]
-        self._pause(now, left / 2)
+        self._pause(now, max(left / 2, MIN_PAUSE))
 
     def _recover(self) -> None:
         self.failures, self._trouble, self._not_before = 0, None, -FOREVER

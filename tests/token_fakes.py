@@ -1,0 +1,88 @@
+"""What the tests about tokens share: a source of tokens whose every answer can be set, and ways to wait for threads."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from topstep_sync.auth.token_manager import TokenManager
+from topstep_sync.auth.token_policy import TokenState
+from topstep_sync.clock import ManualClock
+from topstep_sync.models import Token
+from topstep_sync.redact import Secret
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+class FakeService:
+    """An auth service whose every answer a test can set: an exception to raise, or what to return."""
+
+    def __init__(self, clock: ManualClock, life: float = DAY) -> None:
+        self.clock = clock
+        self.life = life
+        self.logins = 0
+        self.validations = 0
+        self.logouts: list[str] = []
+        self.on_login: Callable[[], Any] = lambda: None
+        self.on_validate: Callable[[Token], Any] = lambda token: self.issue("rotated")
+        self.gate = threading.Event()  # clear it to hold every call
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def issue(self, kind: str = "login") -> Token:
+        now = self.clock.epoch()
+        return Token(Secret(f"{kind}-{self.logins}-{self.validations}-secret"), 0, now, now + self.life)
+
+    def login(self) -> Token:
+        self.logins += 1
+        return self._answer(lambda: self.on_login() or self.issue())
+
+    def validate(self, token: Token) -> Token | None:
+        self.validations += 1
+        return self._answer(lambda: self.on_validate(token))
+
+    def logout(self, token: Token) -> None:
+        self.logouts.append(token.value)
+
+    def _answer(self, make: Callable[[], Any]) -> Any:
+        self.entered.set()
+        assert self.gate.wait(30)
+        answer = make()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def land() -> None:
+    """No refresh is under way any more."""
+    for thread in threading.enumerate():
+        if thread.name == "topstep-token":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def landed(manager: TokenManager) -> TokenState:
+    """The state once no refresh is under way."""
+    land()
+    return manager.get_state()
+
+
+def together(count: int, call: Callable[[], Any]) -> list[Any]:
+    """What *count* threads that call at the same moment got: results, or the exceptions that came instead."""
+    barrier = threading.Barrier(count)
+    found: list[Any] = [None] * count
+
+    def run(index: int) -> None:
+        barrier.wait(30)
+        try:
+            found[index] = call()
+        except BaseException as error:
+            found[index] = error
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return found

@@ -199,9 +199,12 @@ def test_a_definite_refusal_is_repeated_once_per_cooldown() -> None:
     policy = TokenPolicy(TokenConfig())
     no = AuthenticationError("no")
     policy.failed(begin(policy, START), no, START, 30.0, definite=True)
-    verdict = policy.attend(START.after(29))
-    assert (False, no) == (verdict.start, verdict.trouble)
-    assert policy.attend(START.after(30)).start
+    for late in (0, 30, 60):
+        verdict = policy.attend(START.after(late + 29))
+        assert (False, no) == (verdict.start, verdict.trouble)
+        now = START.after(late + 30)
+        assert policy.attend(now).start
+        policy.failed(begin(policy, now), no, now, 30.0, definite=True)
 
 
 def test_a_refusal_with_a_token_in_hand_follows_the_schedule_until_it_runs_out() -> None:

@@ -10,17 +10,17 @@ What callers may rely on:
 
 import copy
 import logging
-import os
 import threading
 import weakref
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn, TypeVar
 
+from topstep_sync.auth.forks import survive
 from topstep_sync.auth.jwt import new_token, plausible
 from topstep_sync.auth.refresh import Refresher, TokenStore
 from topstep_sync.auth.service import AuthService, as_service
 from topstep_sync.auth.token_policy import NOTHING, Flight, Held, Instant, TokenPolicy, TokenState, Verdict
-from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config, TokenConfig
 from topstep_sync.errors import (
     AuthQueueFull,
@@ -36,6 +36,10 @@ from topstep_sync.redact import Secret, redact
 __all__ = ["AuthService", "TokenManager", "TokenState", "TokenStore"]
 
 log = logging.getLogger("topstep_sync.auth")
+
+T = TypeVar("T")
+
+RECHECK: Final = 5.0  # seconds; a Ctrl-C of whoever was to wake the others must not leave them waiting for long
 
 
 class TokenManager:
@@ -61,12 +65,12 @@ class TokenManager:
         self._service = as_service(auth_service, clock, self._config.lifetime_seconds)
         self._policy = TokenPolicy(self._config)
         self._refresher = Refresher(self._service, storage, self._config, clock)
-        self._lock = threading.Lock()  # guards the policy, the queue's length and the two references below
+        self.lock = threading.Lock()  # guards the policy, the queue and the two references below
         self._held: Held = self._policy.held()
         self._changed = threading.Event()  # set, and replaced, whenever those who wait should look again
-        self._waiting = 0
+        self._queue: weakref.WeakSet[_Place] = weakref.WeakSet()
         self._closed = False
-        _MANAGERS.add(self)
+        survive(self)
 
     def get_token(self, deadline: Deadline | float | None = None) -> str:
         """The current token's text (a `Secret`); see `token`."""
@@ -95,9 +99,8 @@ class TokenManager:
 
     def get_state(self) -> TokenState:
         """How the token is doing right now."""
-        with self._lock:
-            self._policy.settle(self._now())
-            return self._policy.state
+        self._decide(lambda policy: policy.settle(self._now()))
+        return self._policy.state
 
     def rejected(self, token: Token, deadline: Deadline | float | None = None) -> Token:
         """A token other than *token*, with which a call got a 401, for one replay.
@@ -107,9 +110,7 @@ class TokenManager:
         Raises:
             TopstepError: as `token` does.
         """
-        with self._lock:
-            self._policy.reject(token.generation, self._now())
-            self._show()
+        self._decide(lambda policy: policy.reject(token.generation, self._now()))
         return self.token(deadline)
 
     def adopt(self, value: str, *, user_name: str | None = None, api_key: str | None = None) -> None:
@@ -125,50 +126,44 @@ class TokenManager:
         if user_name is not None and api_key is not None and callable(remember) and remember(user_name, api_key):
             self._refresher.detach()  # another user's token does not belong in this user's store
         token = new_token(value, self._clock.epoch(), None, self._config.lifetime_seconds)
-        with self._lock:
-            if self._policy.token is None or self._policy.token.value != value or self._policy.dead:
-                self._policy.adopt(token, self._now(), self._clock.random())
-            changed = self._publish()
-        changed.set()
+
+        def change(policy: TokenPolicy) -> None:
+            if policy.dead or policy.token is None or policy.token.value != value:
+                policy.adopt(token, self._now(), self._clock.random())
+
+        self._decide(change, wake=True)
 
     def logout(self) -> None:
         """There is no token, here, in the store or (best effort) at the gateway. The next caller logs in anew."""
-        with self._lock:
-            token = self._policy.token
-            self._policy.forget()
-            changed = self._publish()
-        changed.set()
+        token = self._policy.token
+        self._decide(TokenPolicy.forget, wake=True)
         self._refresher.forget()
         if token is not None:
             try:
                 self._service.logout(token)
             except Exception as error:
-                log.info("! the gateway was not told of the logout: %s", error)
+                log.info("! the gateway was not told of the logout: %s", _clean(error))
 
     def close(self) -> None:
         """Whoever waits, or asks from now on, gets `SessionClosed`. Idempotent.
 
         A refresh under way is left to end by its own timeouts, and its answer is thrown away.
         """
-        with self._lock:
-            self._closed = True
-            changed = self._publish()
+        self._closed = True
+        self._decide(lambda policy: None, wake=True)
         self._refresher.cancel()
-        changed.set()
 
     def stats(self) -> dict[str, Any]:
         """What an operator wants to know, without a secret."""
-        with self._lock:
-            now = self._now()
-            self._policy.settle(now)
-            token = self._policy.token
-            return {
-                "state": self._policy.state.value,
-                "generation": self._policy.generation,
-                "expires_in": None if token is None else token.expires_at - now.epoch,
-                "failures": self._policy.failures,
-                "waiting": self._waiting,
-            }
+        state, now = self.get_state(), self._now()
+        token = self._policy.token
+        return {
+            "state": state.value,
+            "generation": self._policy.generation,
+            "expires_in": None if token is None else token.expires_at - now.epoch,
+            "failures": self._policy.failures,
+            "waiting": len(self._queue),
+        }
 
     def __repr__(self) -> str:
         facts = self.stats()
@@ -184,37 +179,37 @@ class TokenManager:
     def _attend(self, limit: Deadline | float | None) -> Token:
         """A token, after as much waiting as it takes and *limit* allows."""
         deadline = self._deadline(limit)
-        queued = False
+        place = _Place()
         try:
             while True:
-                verdict, changed = self._look(queued)
+                verdict, changed = self._look(place)
                 if verdict.token is not None:
                     return verdict.token
-                queued = True
                 self._wait(verdict, changed, deadline)
         finally:
-            if queued:
-                with self._lock:
-                    self._waiting -= 1
+            with self.lock:
+                self._queue.discard(place)
 
-    def _look(self, queued: bool) -> tuple[Verdict, threading.Event]:
+    def _look(self, place: "_Place") -> tuple[Verdict, threading.Event]:
         """What to do now, with the refresh begun if there is one to begin, and the event that says when to look again.
 
-        A caller that gets no token is in the queue from here on.
+        A caller that gets no token has *place* in the queue from here on.
         """
         flight = Flight()
+
+        def look(policy: TokenPolicy) -> tuple[Verdict, threading.Event]:
+            if self._closed:
+                raise SessionClosed("the session is closed; make a new one")
+            now = self._now()
+            verdict = policy.attend(now)
+            if verdict.token is None:
+                self._enqueue(place)
+            if verdict.start:
+                policy.begin(flight, now, can_login=getattr(self._service, "can_login", True))
+            return verdict, self._changed
+
         try:
-            with self._lock:
-                if self._closed:
-                    raise SessionClosed("the session is closed; make a new one")
-                now = self._now()
-                verdict = self._policy.attend(now)
-                if verdict.token is None and not queued:
-                    self._enqueue()
-                if verdict.start:
-                    self._policy.begin(flight, now, can_login=getattr(self._service, "can_login", True))
-                self._show()
-                changed = self._changed
+            verdict, changed = self._decide(look)
             if verdict.start:
                 self._launch(flight, hurry=verdict.token is None)
         except BaseException:
@@ -222,11 +217,11 @@ class TokenManager:
             raise
         return verdict, changed
 
-    def _enqueue(self) -> None:
-        assert self._lock.locked()
-        if self._waiting >= self._config.max_queue_depth:
-            raise AuthQueueFull(f"{self._waiting} callers already wait for a token; try again in a moment")
-        self._waiting += 1
+    def _enqueue(self, place: "_Place") -> None:
+        assert self.lock.locked()
+        if place not in self._queue and len(self._queue) >= self._config.max_queue_depth:
+            raise AuthQueueFull(f"{len(self._queue)} callers already wait for a token; try again in a moment")
+        self._queue.add(place)
 
     def _wait(self, verdict: Verdict, changed: threading.Event, deadline: Deadline) -> None:
         """Return when it is worth looking again.
@@ -235,18 +230,43 @@ class TokenManager:
             AuthenticationError: or another `PermanentError`: the login was refused.
             AuthUnavailable: nothing can come before *deadline*.
         """
-        pause = None if verdict.start or verdict.wait == float("inf") else verdict.wait
+        pause = None if verdict.start or verdict.wait == FOREVER else verdict.wait
         if pause is not None and isinstance(verdict.trouble, PermanentError):
             raise _clean(verdict.trouble)
         if pause is not None and not deadline.allows(pause):
             raise _unavailable(pause, verdict.trouble)
-        if not self._clock.wait(changed, deadline.bound(pause)) and deadline.expired:
+        slept = self._clock.wait(changed, deadline.bound(min(pause or FOREVER, RECHECK)))
+        if not slept and deadline.expired:
             raise _unavailable(pause, verdict.trouble)
 
     def _deadline(self, limit: Deadline | float | None) -> Deadline:
         if isinstance(limit, Deadline):
             return limit
         return Deadline(self._config.wait_seconds if limit is None else limit, self._clock)
+
+    def _decide(self, change: Callable[[TokenPolicy], T], *, wake: bool = False) -> T:
+        """What *change* decided under the lock, and readers see it. A Ctrl-C in the middle of it undoes it.
+
+        With *wake*, whoever waits looks again.
+        """
+        with self.lock:
+            before = self._policy.snapshot()
+            try:
+                result = change(self._policy)
+                held = self._policy.held()
+                fresh = threading.Event() if wake else self._changed
+            except BaseException:
+                self._policy.undo(before)
+                raise
+            # No calls from here to the end of the block: signals are looked at in calls, so these happen together.
+            self._held = NOTHING if self._closed else held
+            changed, self._changed = self._changed, fresh
+        if wake:
+            changed.set()
+        return result
+
+    def _now(self) -> Instant:
+        return Instant(self._clock.monotonic(), self._clock.epoch())
 
     ############################################### refreshing ###############################################
 
@@ -263,7 +283,7 @@ class TokenManager:
 
     def _fly(self, flight: Flight, *, inline: bool = False) -> None:
         """*flight* has landed, whatever happened on the way."""
-        with self._lock:
+        with self.lock:
             flight.launched = self._policy.flight is flight
         if not flight.launched:
             return
@@ -274,58 +294,40 @@ class TokenManager:
             if inline and not isinstance(error, Exception):
                 raise  # a Ctrl-C of the caller; on the refresh thread there is nobody above to tell
             return
-        with self._lock:
-            self._policy.obtained(flight, outcome.token, outcome.source, self._now(), self._clock.random())
-            changed = self._publish()
-        changed.set()
-        log.info("= token %s", outcome.source.value)
+        token, source = outcome
+        self._decide(
+            lambda policy: policy.obtained(flight, token, source, self._now(), self._clock.random()), wake=True
+        )
+        log.info("= token %s", source.value)
 
     def _fail(self, flight: Flight, error: BaseException) -> None:
         trouble = _clean(error)
         definite = isinstance(error, PermanentError)
         pause = self._config.login_cooldown_seconds if definite else getattr(error, "retry_after", None) or 0.0
-        with self._lock:
-            self._policy.failed(flight, trouble, self._now(), pause, definite=definite)
-            changed = self._publish()
-        changed.set()
+        self._decide(lambda policy: policy.failed(flight, trouble, self._now(), pause, definite=definite), wake=True)
         log.log(logging.DEBUG if self._closed else logging.WARNING, "! token refresh failed: %s", trouble)
 
     def _abandon(self, flight: Flight) -> None:
         """If *flight* never took off, the next caller begins another."""
-        with self._lock:
-            if self._policy.flight is not flight or flight.launched:
-                return
-            self._policy.lost(flight, self._now())
-            changed = self._publish()
-        changed.set()
+        if self._policy.flight is flight and not flight.launched:
+            self._decide(lambda policy: policy.lost(flight, self._now()), wake=True)
 
     def _died(self, flight: Flight) -> bool:
-        with self._lock:
+        with self.lock:
             return self._policy.died(flight)
 
-    def _publish(self) -> threading.Event:
-        """What readers see is up to date; the event returned, to be set after unlocking, wakes those who wait."""
-        self._show()
-        changed, self._changed = self._changed, threading.Event()
-        return changed
-
-    def _show(self) -> None:
-        """What readers see is up to date."""
-        assert self._lock.locked()
-        self._held = NOTHING if self._closed else self._policy.held()
-
-    def _now(self) -> Instant:
-        return Instant(self._clock.monotonic(), self._clock.epoch())
-
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """This process is a fork: the refresh thread and whoever held the lock stayed behind."""
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._changed = threading.Event()
-        self._waiting = 0
-        with self._lock:
-            if self._policy.flight is not None:
-                self._policy.lost(self._policy.flight, self._now())
-            self._show()
+        self._queue = weakref.WeakSet()
+        flight = self._policy.flight
+        if flight is not None:
+            self._decide(lambda policy: policy.lost(flight, self._now()))
+
+
+class _Place:
+    """A place in the queue. Held weakly there, so that a caller who left in whatever way leaves its place too."""
 
 
 def _unavailable(wait: float | None, trouble: Exception | None) -> AuthUnavailable:
@@ -341,28 +343,3 @@ def _clean(error: BaseException) -> TopstepError:
     if isinstance(error, TopstepError):
         return copy.copy(error)
     return TransientError(f"{type(error).__name__}: {redact(str(error))}")
-
-
-_MANAGERS: "weakref.WeakSet[TokenManager]" = weakref.WeakSet()
-_frozen: list[TokenManager] = []
-
-
-def _before_fork() -> None:
-    """No manager is in the middle of a decision, so that the child inherits whole ones."""
-    _frozen[:] = [manager for manager in _MANAGERS if manager._lock.acquire(timeout=1.0)]
-
-
-def _after_fork_in_parent() -> None:
-    for manager in _frozen:
-        manager._lock.release()
-    _frozen.clear()
-
-
-def _after_fork_in_child() -> None:
-    _frozen.clear()
-    for manager in list(_MANAGERS):
-        manager._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

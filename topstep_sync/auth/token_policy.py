@@ -9,9 +9,8 @@ the second while somebody sets the wall clock back. A forward jump costs one ref
 """
 
 import enum
-from collections import deque
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -160,7 +159,10 @@ def windows(token: Token, config: TokenConfig, epoch: float, chance: float) -> t
 
 
 class TokenPolicy:
-    """The token's life as decisions. Not thread-safe: the manager calls it under its lock."""
+    """The token's life as decisions. Not thread-safe: the manager calls it under its lock.
+
+    Every attribute holds a value that is replaced, never changed, so that `undo` can take a decision back.
+    """
 
     def __init__(self, config: TokenConfig) -> None:
         self.config = config
@@ -180,7 +182,15 @@ class TokenPolicy:
         self._not_before = -FOREVER  # monotonic; no hurry goes beyond it: a cooldown, or the gateway's Retry-After
         self._trouble: Exception | None = None
         self._last_call = False  # the gateway keeps the old token and time is short: log in rather than ask again
-        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._deaths: tuple[float, ...] = ()
+
+    def snapshot(self) -> dict[str, Any]:
+        """All there is to know, for `undo`."""
+        return vars(self).copy()
+
+    def undo(self, before: dict[str, Any]) -> None:
+        """Everything is as it was *before*: a Ctrl-C in the middle of a decision leaves none half taken."""
+        vars(self).update(before)
 
     def usable(self, now: Instant) -> bool:
         """Whether there is a token to use."""
@@ -254,10 +264,12 @@ class TokenPolicy:
         self._trouble = error
         self._not_before = now.monotonic + pause
         self._pause(now, max(delay, pause))
-        if self.token is not None and not self.usable(now):
+        if self.usable(now):
+            return
+        if self.token is not None:
             self._step(TokenEvent.EXPIRE)
-            if flight.plan is Plan.VALIDATE or definite:
-                self._hurry(now)  # a login has not been tried yet, or the cooldown says when
+        if flight.plan is Plan.VALIDATE or definite:
+            self._hurry(now)  # a login has not been tried yet, or the cooldown says when
 
     def lost(self, flight: Flight, now: Instant) -> None:
         """*flight* will never land, through nobody's fault: the next caller begins anew."""
@@ -273,7 +285,7 @@ class TokenPolicy:
         self.dead = True
         if len(self._deaths) == DEATHS:
             self._not_before = max(self._not_before, self._deaths[0] + self.config.login_cooldown_seconds)
-        self._deaths.append(now.monotonic)
+        self._deaths = (*self._deaths, now.monotonic)[-DEATHS:]
         if self.state in (TokenState.VALID, TokenState.ERROR):
             self._expire(now)
 

@@ -103,10 +103,8 @@ class RateConfig(Part):
     """Most callers waiting for a permit, per class."""
     budget: Literal["memory", "sqlite", "redis"] = setting("memory")
     """Who shares the budget: this limiter alone, the processes of this machine, or several machines."""
-    budget_path: str | None = setting(None)
-    """SQLite file; `None`: in the user's state folder."""
-    redis_url: Secret | None = None
-    """Such as ``redis://:password@host:6379/0``."""
+    budget_path: str | None = field(default=None, repr=False)  # an address may hold a password
+    """SQLite file, or a ``redis://`` address; `None`: a file in the user's state folder."""
     lease: int = setting(16, positive)
     """Most permits taken from a shared budget at once."""
     on_budget_loss: Literal["refuse", "share"] = setting("refuse")

@@ -9,6 +9,7 @@
     ├── RequestError (requests.RequestException)     a call did not succeed
     │   ├── NotSent                                  refused here, nothing left this process
     │   │   ├── RateLimitTimeout (Timeout)           the wait for a permit would pass the deadline
+    │   │   │   └── BudgetUnavailable                the shared budget is out of reach: nobody could count the call
     │   │   ├── CircuitOpen (ConnectionError)        the gateway failed too often just now
     │   │   ├── AuthQueueFull                        too many callers wait for a token
     │   │   ├── AuthUnavailable                      no token, and the next attempt is too far off
@@ -145,11 +146,8 @@ class RateLimitTimeout(NotSent, requests.Timeout):
     """Seconds the permit would have taken."""
 
 
-class BudgetUnavailable(NotSent, requests.ConnectionError):
+class BudgetUnavailable(RateLimitTimeout):
     """The store of the shared rate budget is out of reach, so nobody could count the call."""
-
-    category = Category.RATE_LIMIT
-    retryable = True
 
 
 class CircuitOpen(NotSent, requests.ConnectionError):

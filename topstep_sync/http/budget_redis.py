@@ -152,7 +152,7 @@ class RedisBudget:
         import redis
 
         self._client: Any = redis.Redis.from_url(
-            str(self._url), socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, health_check_interval=30
+            self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, health_check_interval=30
         )
         self._script = self._client.register_script(SCRIPT)
 

@@ -11,8 +11,7 @@ from topstep_sync.clock import Clock
 from topstep_sync.config import RateConfig
 from topstep_sync.errors import RateLimitTimeout, SessionClosed
 from topstep_sync.http.budgets import ClassBudget
-from topstep_sync.http.line import Line, Waiter
-from topstep_sync.http.pacing import Pacing
+from topstep_sync.http.line import Line, Pacing, Waiter
 from topstep_sync.http.sharing import Rules
 from topstep_sync.http.window import Gate, Window
 

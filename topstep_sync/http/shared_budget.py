@@ -16,7 +16,7 @@ def open_budget(config: Config, *, clock: Clock = SYSTEM_CLOCK) -> SharedBudget 
     """The shared budget that `config.rate` wants; `None` when the limiter counts alone. Nothing is opened yet.
 
     Raises:
-        ConfigError: Redis is wanted without `redis_url`.
+        ConfigError: Redis is wanted without an address.
         MissingExtra: Redis is wanted, and the library is not installed.
     """
     rate, key = config.rate, key_of(config.user_name, config.base_url)
@@ -25,11 +25,11 @@ def open_budget(config: Config, *, clock: Clock = SYSTEM_CLOCK) -> SharedBudget 
 
         return SQLiteBudget(rate.budget_path or default_path(), key, clock=clock)
     if rate.budget == "redis":
-        if rate.redis_url is None:
-            raise ConfigError("RateConfig.budget is 'redis' without redis_url; expected redis://host:6379/0")
+        if rate.budget_path is None:
+            raise ConfigError("RateConfig.budget is 'redis' without budget_path; expected redis://host:6379/0")
         from topstep_sync.http.budget_redis import RedisBudget
 
-        return RedisBudget(rate.redis_url, key)
+        return RedisBudget(rate.budget_path, key)
     return None
 
 

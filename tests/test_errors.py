@@ -14,9 +14,7 @@ from topstep_sync import errors
 from topstep_sync.errors import APIError, Category, Fate, OrderStateUnknown, RequestError, TopstepError
 
 REAL = {
-    name: value
-    for name, value in vars(errors).items()
-    if inspect.isclass(value) and issubclass(value, TopstepError) and value.__module__ == errors.__name__
+    name: value for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, TopstepError)
 }
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(topstep_sync.__file__).parent
 # Every module of the package, or the package it lies in, has a floor. A new module is entered here.
 FLOORS = {
     # 0 ground: knows nobody
-    "errors": 0, "checks": 0, "clock": 0, "redact": 0,
+    "errors": 0, "fault": 0, "checks": 0, "clock": 0, "redact": 0,
     # 1 words: what every room says
     "config": 1, "models": 1, "messages": 1, "codes": 1, "events": 1, "tables": 1, "ticks": 1,
     # 2 policy: decisions; no sockets, no files

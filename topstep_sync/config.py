@@ -186,8 +186,8 @@ class StreamConfig(Part):
 
     backoff_seconds: tuple[float, ...] = setting((0.0, 2.0, 10.0, 30.0, 60.0), delays)
     """Delays between attempts to reconnect; the last one repeats."""
-    max_attempts: int | None = setting(None, positive)
-    """Attempts in a row before giving up; `None`: never."""
+    max_attempts: int | None = setting(None, not_negative)
+    """Attempts in a row to reconnect before giving up; `None`: never, 0: at the first loss."""
     connect_timeout: float = setting(10.0, positive)
     """Seconds for TCP, TLS and the upgrade together."""
     handshake_timeout: float = setting(15.0, positive)

@@ -14,7 +14,7 @@ import ssl
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from topstep_sync.checks import checked_url
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
@@ -47,6 +47,10 @@ class SignalRConnectionManager:
         name: how threads and logs call it.
         sink: instead of *event_router*, somebody who is told on the owner's thread.
         fast: a decoder for records of known shape (see `signalr`).
+        tls: how to verify the hub; `None` for the system's authorities and certifi's.
+        headers: more headers for the upgrade.
+        bearer_in: where the token travels; the gateway's own samples use the query.
+        any_url: whether *url* may be plain http to another machine, or carry a query. Tokens then travel in the open.
     """
 
     def __init__(
@@ -62,12 +66,14 @@ class SignalRConnectionManager:
         fast: signalr.FastDecoder | None = None,
         tls: ssl.SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
+        bearer_in: Literal["query", "header"] = "query",
+        any_url: bool = False,
     ) -> None:
         self.config = StreamConfig.of(config)
-        self.url = url = checked_url(url, "url")
+        self.url = url = url if any_url else checked_url(url, "url")
         self.name = name
         self._clock, self._fast = clock, fast
-        self._dialer = Dialer(url, name, token_source(token_manager), self.config, clock, tls, headers or {})
+        self._dialer = Dialer(url, name, token_source(token_manager), self.config, clock, tls, headers or {}, bearer_in)
         self._callbacks = CallbackSink(event_router, f"topstep-{name}-callbacks", clock) if sink is None else None
         self._sink: Sink = sink or self._callbacks  # type: ignore[assignment]
         self.subscriptions = Subscriptions()
@@ -192,9 +198,12 @@ class SignalRConnectionManager:
         Raises:
             ConnectionLost: there is no connection.
         """
-        text = signalr.invocation(target, arguments)
+        self.post(signalr.invocation(target, arguments))
+
+    def post(self, record: str) -> None:
+        """A record is sent as it is; raises as `send` does."""
         self._require()
-        self._outbox.texts.append(text)
+        self._outbox.texts.append(record)
         self.wake()
 
     def invoke(self, target: str, *arguments: Any, timeout: float | None = None) -> Any:
@@ -209,16 +218,14 @@ class SignalRConnectionManager:
         """
         return self.result(self.start_call(target, *arguments, timeout=timeout))
 
-    def start_call(
-        self, target: str, *arguments: Any, timeout: float | None = None, on_item: Callable[[Any], None] | None = None
-    ) -> Call:
-        """A call on its way; with *on_item*, one whose results come one by one, on the owner's thread."""
+    def start_call(self, target: str, *arguments: Any, timeout: float | None = None, **options: Any) -> Call:
+        """A call on its way; *options* are those of `Call`. With `on_item`, a streaming call."""
         if threading.current_thread() is self._thread:
             raise StreamError("the connection's own thread cannot wait for itself")
         signalr.invocation(target, arguments)  # what cannot be sent is refused here, not on the owner's thread
         self._require()
         limit = self.config.invoke_timeout if timeout is None else timeout
-        call = Call(target, arguments, self._clock.monotonic() + limit, on_item)
+        call = Call(target, arguments, self._clock.monotonic() + limit, **options)
         self._outbox.calls.append(call)
         self.wake()
         if self._link is None:
@@ -240,6 +247,11 @@ class SignalRConnectionManager:
         """Nobody waits for *call* any more."""
         self._outbox.cancelled.append(call)
         self.wake()
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        """*callback* runs on the callbacks' thread, after those already due."""
+        if self._callbacks is not None:
+            self._callbacks.call(callback, *arguments)
 
     def conflicted(self) -> None:
         """The gateway said that another program took over: when this connection ends, come back later than usual."""

@@ -32,13 +32,15 @@ class Dialer:
         clock: Clock,
         tls: ssl.SSLContext | None,
         headers: Mapping[str, str],
+        bearer_in: str,
     ) -> None:
         self._url, self._name, self._tokens = url, name, tokens
         self._config, self._clock, self._tls, self._headers = config, clock, tls, dict(headers)
+        self._in_header = bearer_in == "header"
 
     def open(self, waker: Waker) -> BufferedWebSocket:
         """An upgraded connection; the token is asked for here, and once more when the hub refuses it."""
-        if self._tls is None and self._url.startswith("https"):
+        if self._tls is None and self._url.startswith(("https", "wss")):
             self._tls = trusting_context()
         token = self._token(waker, self._tokens.token)
         try:
@@ -69,11 +71,19 @@ class Dialer:
 
     def _upgrade(self, waker: Waker, token: Token | None) -> BufferedWebSocket:
         at = self._clock.monotonic() + self._config.connect_timeout
-        value = None if token is None else token.value.reveal()
+        value, headers = None if token is None else token.value.reveal(), self._headers
+        if value is not None and self._in_header:
+            headers, value = {**headers, "Authorization": f"Bearer {value}"}, None
         try:
             return open_websocket(
-                self._url, value, waker, at, self._clock,
-                limit=self._config.max_message_bytes, tls=self._tls, headers=self._headers,
-            )  # fmt: skip
+                self._url,
+                value,
+                waker,
+                at,
+                self._clock,
+                limit=self._config.max_message_bytes,
+                tls=self._tls,
+                headers=headers,
+            )
         except OSError as error:
             raise Ended(Ending.LOST, f"no connection: {error or type(error).__name__}") from None

@@ -69,13 +69,25 @@ class Call:
     """A call on its way; made by any thread, answered by the owner."""
 
     def __init__(
-        self, target: str, arguments: tuple[Any, ...], at: float, on_item: Callable[[Any], None] | None
+        self,
+        target: str,
+        arguments: tuple[Any, ...],
+        at: float,
+        *,
+        on_item: Callable[[Any], None] | None = None,
+        on_done: "Callable[[Call], None] | None" = None,
+        key: str | None = None,
     ) -> None:
         self.target = target
         self.arguments = arguments
         self.at = at
         """By when it must be answered, on the monotonic clock."""
         self.on_item = on_item
+        """Takes the items of a streaming call, on the owner's thread."""
+        self.on_done = on_done
+        """Called once with this call when it has ended, on the thread that ends it."""
+        self.key = key
+        """Its id on the wire, where the caller chooses it."""
         self.done = threading.Event()
         self.result: Any = None
         self.error: StreamError | None = None
@@ -83,6 +95,8 @@ class Call:
     def finish(self, result: Any = None, error: StreamError | None = None) -> None:
         self.result, self.error = result, error
         self.done.set()
+        if self.on_done is not None:
+            self.on_done(self)
 
 
 class _Pending(NamedTuple):
@@ -272,7 +286,8 @@ class Link:
 
     def _pend(self, call: Call | Step, at: float) -> str:
         self._ids += 1
-        self._pending[key := str(self._ids)] = _Pending(call, self._clock.monotonic(), at)
+        key = call.key if isinstance(call, Call) and call.key else str(self._ids)
+        self._pending[key] = _Pending(call, self._clock.monotonic(), at)
         return key
 
     def _expire(self, now: float) -> float:

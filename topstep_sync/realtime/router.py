@@ -65,5 +65,9 @@ class CallbackSink:
     def due(self, now: float) -> float:
         return FOREVER
 
+    def call(self, callback: Handler, *arguments: Any) -> None:
+        """*callback* runs after those already due; from any thread."""
+        self._dispatcher.put(callback, *arguments)
+
     def close(self) -> None:
         self._dispatcher.close()

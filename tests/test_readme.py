@@ -29,8 +29,6 @@ def simulator() -> Iterator[Any]:
 @pytest.mark.parametrize(("line", "code"), [pytest.param(*b, id=f"line{b[0]}") for b in readme.blocks("python")])
 def test_examples_run(line: int, code: str, simulator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python example of the README runs as it stands, in a namespace of its own."""
-    if "session.subscribe" in code and not hasattr(topstep_sync.Session, "subscribe"):
-        pytest.skip("the stream is not there yet")
     for name, value in simulator.environ.items():
         monkeypatch.setenv(name, value)
     # The traceback of a failing example shows the README's own lines.

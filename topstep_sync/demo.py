@@ -1,0 +1,194 @@
+"""The demonstration: the main job on the embedded simulator, with two accidents in front of the user's eyes.
+
+It is an ordinary client: one session, one event queue, one main loop. What it knows of the simulator, it uses only to
+cause the accidents and, at the end, to ask the other side what really happened.
+"""
+
+from collections import deque
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, Self
+
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.events import ConnectionEvent, Event, OrderEvent, PositionEvent, QuoteEvent, Reconnected, TradeEvent
+from topstep_sync.models import Account, Order, OrderSide, PositionType, given
+from topstep_sync.session import Session
+from topstep_sync.testing import Gateway
+
+ACCOUNT_ID: Final = 704  # the simulator's practice account with Auto OCO brackets
+SYMBOL: Final = "MNQ"
+FRAME: Final = 0.1  # seconds between two pictures; faster only flickers
+
+
+@dataclass
+class Picture:
+    """What the live display shows, at one instant."""
+
+    elapsed: float = 0.0
+    seconds: float = 0.0
+    contract: str = ""
+    bid: float | None = None
+    ask: float | None = None
+    position: str = "flat"
+    events: int = 0
+    rate: float = 0.0
+    """Events a second, over the last frame or so."""
+    lag: float = 0.0
+    """Seconds the oldest waiting event has waited."""
+    health: str = ""
+    orders: dict[int, Order] = field(default_factory=dict)
+
+
+class Screen(Protocol):
+    """Where the demonstration shows itself."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def say(self, mark: str, text: str) -> None: ...
+    def accounts(self, accounts: list[Account]) -> None: ...
+    def progress(self, done: int, total: int) -> None: ...
+    def show(self, picture: Picture) -> None: ...
+    def summary(self, rows: list[tuple[str, str, bool]]) -> None: ...
+
+
+class Demo:
+    """One run of the demonstration."""
+
+    def __init__(self, screen: Screen, *, seconds: float = 15.0, seed: int = 7, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._screen = screen
+        self._seconds = seconds
+        self._seed = seed
+        self._clock = clock
+        self._picture = Picture(seconds=seconds)
+        self._intents: list[Order] = []
+        self._reconnects = 0
+        self._bars = 0
+
+    def run(self) -> bool:
+        """The whole main job has run; True when everything the summary claims held."""
+        with Gateway(seed=self._seed) as gateway, Session(config=gateway.config) as session:
+            self._screen.say("=", f"simulator at {gateway.url}; logging in as {gateway.user_name}")
+            self._screen.accounts(list(session.accounts.search()))
+            contract = session.contracts.front_month(SYMBOL)
+            self._picture.contract = contract.id
+            self._pull_bars(session, contract.id)
+            with session.subscribe(accounts=[ACCOUNT_ID], quotes=[contract.id], trades=[contract.id]) as events:
+                self._trade(gateway, session, events)
+            rows = self._facts(gateway, session)
+        self._screen.summary(rows)
+        return all(held for _, _, held in rows)
+
+    def _pull_bars(self, session: Session, contract_id: str) -> None:
+        start = datetime.now(UTC) - timedelta(days=5)
+        bars = session.history.bars(contract_id, "1m", start=start, progress=self._screen.progress)
+        self._bars = len(bars)
+        self._screen.say("<", f"{len(bars)} one-minute bars of {contract_id} since {bars[0].t:%Y-%m-%d %H:%M}")
+
+    ############################################## the main loop ##############################################
+
+    def _trade(self, gateway: Gateway, session: Session, events: Any) -> None:
+        """The script runs along the main loop: each act is due at its share of the time."""
+        acts = deque([
+            (0.10, lambda: self._place(session, "an ordinary order")),
+            (0.30, lambda: self._place_with_lost_reply(gateway, session)),
+            (0.55, lambda: self._drop_hubs(gateway)),
+            (0.85, lambda: self._close(session)),
+        ])
+        started, end = self._clock.monotonic(), Deadline(self._seconds, self._clock)
+        next_frame = seen = 0.0
+        while not end.expired:
+            for event in _batch(events, FRAME):
+                self._take(event)
+            self._picture.elapsed = self._clock.monotonic() - started
+            if acts and self._picture.elapsed >= acts[0][0] * self._seconds:
+                acts.popleft()[1]()
+            if self._picture.elapsed >= next_frame:
+                took = max(FRAME, self._picture.elapsed - next_frame + FRAME)
+                self._picture.rate = (self._picture.events - seen) / took
+                self._picture.lag, self._picture.health = events.lag, str(session.health())
+                self._screen.show(self._picture)
+                next_frame, seen = self._picture.elapsed + FRAME, self._picture.events
+
+    def _take(self, event: Event) -> None:
+        """One event of the queue is in the picture."""
+        picture = self._picture
+        picture.events += 1
+        match event:
+            case QuoteEvent(data=quote):
+                picture.bid = quote.best_bid if given(quote.best_bid) else picture.bid  # type: ignore[assignment]
+                picture.ask = quote.best_ask if given(quote.best_ask) else picture.ask  # type: ignore[assignment]
+            case OrderEvent(data=order):
+                picture.orders[order.id] = order
+                self._screen.say("<", f"order {order.id} {order.status.name.lower()}{_recovered(event)}")
+            case TradeEvent(data=trade):
+                self._screen.say("<", f"fill {trade.side.name.lower()} {trade.size} at {trade.price}{_recovered(event)}")
+            case PositionEvent(data=position):
+                side = "long" if position.type is PositionType.LONG else "short"
+                picture.position = f"{side} {position.size} at {position.average_price}" if position.size else "flat"
+            case Reconnected(source=hub, gap_start=start, gap_end=back, recovered_count=found):
+                self._reconnects += 1
+                self._screen.say("=", f"{hub} hub back after {(back - start) * 1000:.0f} ms; {found} differences found")
+            case ConnectionEvent(source=hub, state=state, reason=reason):
+                self._screen.say("=", f"{hub} hub {state.lower()}" + (f": {reason}" if reason else ""))
+
+    ################################################# the acts #################################################
+
+    def _place(self, session: Session, what: str) -> None:
+        order = session.orders.place(ACCOUNT_ID, self._picture.contract, side=OrderSide.BUY, size=1, type="market")
+        self._intents.append(order)
+        self._screen.say(">", f"{what}: buy 1 → order {order.id}, tag {order.custom_tag}")
+
+    def _place_with_lost_reply(self, gateway: Gateway, session: Session) -> None:
+        gateway.faults.add("/api/Order/place", "lose", times=1)
+        self._screen.say("!", "accident 1: the gateway takes the next order, and its reply is lost")
+        self._place(session, "looked up by its tag instead of sent again")
+
+    def _drop_hubs(self, gateway: Gateway) -> None:
+        self._screen.say("!", "accident 2: both hub connections are cut")
+        gateway.drop_hubs("all", "rst")
+
+    def _close(self, session: Session) -> None:
+        session.positions.close(ACCOUNT_ID, self._picture.contract)
+        self._screen.say(">", "position closed")
+
+    def _facts(self, gateway: Gateway, session: Session) -> list[tuple[str, str, bool]]:
+        """What was claimed, what the gateway says, and whether they agree."""
+        tags = {order.custom_tag for order in self._intents}
+        executed = [order for order in gateway.executed_orders if order.custom_tag in tags]
+        refused = sum(1 for request in gateway.requests if request.status == 429)
+        logins = sum(1 for request in gateway.requests if request.path.lower().endswith("loginkey"))
+        return [
+            ("bars pulled", str(self._bars), self._bars > 0),
+            ("orders meant / executed by the gateway", f"{len(tags)} / {len(executed)}", len(tags) == len(executed) == 2),
+            ("hub connections lost and recovered", str(self._reconnects), self._reconnects >= 2),
+            ("events received", str(self._picture.events), self._picture.events > 0),
+            ("logins", str(logins), logins == 1),
+            ("requests refused by the rate limit", str(refused), refused == 0),
+        ]
+
+
+def _batch(events: Any, timeout: float) -> list[Event]:
+    """What is there; after *timeout* seconds without anything, nothing."""
+    import queue
+
+    try:
+        return [events.get(timeout=timeout), *events.drain()]
+    except queue.Empty:
+        return []
+
+
+def _recovered(event: Event) -> str:
+    return " (recovered after the gap)" if event.recovered else ""
+
+
+def plain_screen() -> AbstractContextManager[Screen]:
+    from topstep_sync.screens import PlainScreen
+
+    return PlainScreen()
+
+
+def rich_screen() -> AbstractContextManager[Screen]:
+    from topstep_sync.screens import RichScreen
+
+    return RichScreen()

@@ -47,7 +47,7 @@ class Screen(Protocol):
     def __exit__(self, *exc: object) -> None: ...
     def say(self, mark: str, text: str) -> None: ...
     def accounts(self, accounts: list[Account]) -> None: ...
-    def progress(self, done: int, total: int) -> None: ...
+    def progress(self, share: float) -> None: ...
     def show(self, picture: Picture) -> None: ...
     def summary(self, rows: list[tuple[str, str, bool]]) -> None: ...
 
@@ -81,7 +81,7 @@ class Demo:
 
     def _pull_bars(self, session: Session, contract_id: str) -> None:
         start = datetime.now(UTC) - timedelta(days=5)
-        bars = session.history.bars(contract_id, "1m", start=start, progress=self._screen.progress)
+        bars = session.history.bars(contract_id, "1m", start=start, progress=lambda p: self._screen.progress(p.share))
         self._bars = len(bars)
         self._screen.say("<", f"{len(bars)} one-minute bars of {contract_id} since {bars[0].t:%Y-%m-%d %H:%M}")
 
@@ -140,7 +140,7 @@ class Demo:
         self._screen.say(">", f"{what}: buy 1 → order {order.id}, tag {order.custom_tag}")
 
     def _place_with_lost_reply(self, gateway: Gateway, session: Session) -> None:
-        gateway.faults.add("/api/Order/place", "lose", times=1)
+        gateway.faults.lose("Order/place", times=1)
         self._screen.say("!", "accident 1: the gateway takes the next order, and its reply is lost")
         self._place(session, "looked up by its tag instead of sent again")
 

@@ -23,7 +23,6 @@ class PlainScreen:
 
     def __init__(self) -> None:
         self._next_state = 1.0
-        self._shown_share = 0
 
     def __enter__(self) -> Self:
         return self
@@ -39,11 +38,8 @@ class PlainScreen:
             trades = "trades" if account.can_trade else "may not trade"
             click.echo(f"< account {account.id} {account.name}: {account.balance:,.2f}, {trades}")
 
-    def progress(self, done: int, total: int) -> None:
-        quarter = 4 * done // max(1, total)
-        if quarter > self._shown_share:
-            self._shown_share = quarter
-            click.echo(f"< bars {25 * quarter} %")
+    def progress(self, share: float) -> None:
+        click.echo(f"< bars {share:.0%}")
 
     def show(self, picture: Picture) -> None:
         if picture.elapsed >= self._next_state:
@@ -83,8 +79,8 @@ class RichScreen:
         self._accounts = accounts
         self._draw()
 
-    def progress(self, done: int, total: int) -> None:
-        self._bars.update(completed=done, total=max(1, total))
+    def progress(self, share: float) -> None:
+        self._bars.update(completed=share)
         self._draw()
 
     def show(self, picture: Picture) -> None:

@@ -41,7 +41,7 @@ FLOORS = {
     # 4 assembly
     "session": 4, "snapshots": 4,
     # 5 doors
-    "cli": 5, "__main__": 5, "notebook": 5, "testing": 5, "compat": 5, "simulator": 5,
+    "cli": 5, "__main__": 5, "demo": 5, "screens": 5, "notebook": 5, "testing": 5, "compat": 5, "simulator": 5,
     # the name itself: the version and the way to the public names
     "": 6, "http": 0, "auth": 0, "realtime": 0,
 }  # fmt: skip
@@ -84,7 +84,7 @@ LIBRARIES = {
     "platformdirs": {"auth", "http", "api", "config"},
     "starlette": {"simulator"}, "uvicorn": {"simulator"}, "websockets": {"simulator"},
     "certifi": {"realtime.opening"},
-    "click": {"cli"}, "rich": {"cli", "notebook"},
+    "click": {"cli", "screens"}, "rich": {"screens"},
     "pandas": {"notebook", "api", "tables"}, "tqdm": {"notebook", "api"}, "IPython": {"notebook"},
     "redis": {"http.budget_redis", "auth"},
     "keyring": {"auth"},

@@ -5,7 +5,7 @@ import sys
 import click
 
 import topstep_sync
-from topstep_sync.errors import MissingExtra, TopstepError
+from topstep_sync.errors import ConfigError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,11 +21,12 @@ def commands() -> None:
 def demo(seconds: float, plain: bool, seed: int) -> None:
     """Log in to an embedded simulator, pull bars, trade, and survive a lost reply and a dropped hub."""
     try:
-        from topstep_sync.demo import Demo, plain_screen, rich_screen
-    except (MissingExtra, ModuleNotFoundError) as error:
-        raise click.ClickException(f"the demo needs the simulator ({error}): pip install 'topstep-sync[demo]'") from None
+        from topstep_sync.demo import Demo, Screen
+        from topstep_sync.screens import PlainScreen, RichScreen
+    except (ConfigError, ModuleNotFoundError) as error:
+        raise click.ClickException(f"the demo is not installed ({error}): pip install 'topstep-sync[demo]'") from None
 
-    screen = plain_screen() if plain or not sys.stdout.isatty() else rich_screen()
+    screen: Screen = PlainScreen() if plain or not sys.stdout.isatty() else RichScreen()
     try:
         with screen:
             passed = Demo(screen, seconds=seconds, seed=seed).run()
@@ -44,16 +45,3 @@ def simulator(arguments: tuple[str, ...]) -> None:
     except ModuleNotFoundError as error:
         raise click.ClickException(f"the simulator needs {error.name}: pip install 'topstep-sync[simulator]'") from None
     main(list(arguments))
-
-
-@commands.command()
-def doctor() -> None:
-    """Check settings, name, route, TLS, clock, login and both hubs of the gateway that TOPSTEP_* names."""
-    from topstep_sync.session import Session
-
-    try:
-        with Session.from_env() as session:
-            report = session.doctor()
-    except TopstepError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(str(report))

@@ -4,8 +4,8 @@ It is an ordinary client: one session, one event queue, one main loop. What it k
 cause the accidents and, at the end, to ask the other side what really happened.
 """
 
-from collections import deque
-from contextlib import AbstractContextManager
+import queue
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, Self
@@ -61,8 +61,9 @@ class Demo:
         self._seed = seed
         self._clock = clock
         self._picture = Picture(seconds=seconds)
-        self._intents: list[Order] = []
+        self._tags: list[str] = []
         self._reconnects = 0
+        self._cut_at = 0.0
         self._bars = 0
 
     def run(self) -> bool:
@@ -89,12 +90,12 @@ class Demo:
 
     def _trade(self, gateway: Gateway, session: Session, events: Any) -> None:
         """The script runs along the main loop: each act is due at its share of the time."""
-        acts = deque([
+        acts: list[tuple[float, Callable[[], None]]] = [
             (0.10, lambda: self._place(session, "an ordinary order")),
             (0.30, lambda: self._place_with_lost_reply(gateway, session)),
             (0.55, lambda: self._drop_hubs(gateway)),
             (0.85, lambda: self._close(session)),
-        ])
+        ]
         started, end = self._clock.monotonic(), Deadline(self._seconds, self._clock)
         next_frame = seen = 0.0
         while not end.expired:
@@ -102,11 +103,11 @@ class Demo:
                 self._take(event)
             self._picture.elapsed = self._clock.monotonic() - started
             if acts and self._picture.elapsed >= acts[0][0] * self._seconds:
-                acts.popleft()[1]()
+                acts.pop(0)[1]()
             if self._picture.elapsed >= next_frame:
                 took = max(FRAME, self._picture.elapsed - next_frame + FRAME)
                 self._picture.rate = (self._picture.events - seen) / took
-                self._picture.lag, self._picture.health = events.lag, str(session.health())
+                self._picture.lag, self._picture.health = events.lag, str(getattr(session, "health", str)())
                 self._screen.show(self._picture)
                 next_frame, seen = self._picture.elapsed + FRAME, self._picture.events
 
@@ -122,13 +123,17 @@ class Demo:
                 picture.orders[order.id] = order
                 self._screen.say("<", f"order {order.id} {order.status.name.lower()}{_recovered(event)}")
             case TradeEvent(data=trade):
-                self._screen.say("<", f"fill {trade.side.name.lower()} {trade.size} at {trade.price}{_recovered(event)}")
+                self._screen.say(
+                    "<", f"fill {trade.side.name.lower()} {trade.size} at {trade.price}{_recovered(event)}"
+                )
             case PositionEvent(data=position):
                 side = "long" if position.type is PositionType.LONG else "short"
                 picture.position = f"{side} {position.size} at {position.average_price}" if position.size else "flat"
-            case Reconnected(source=hub, gap_start=start, gap_end=back, recovered_count=found):
+            case Reconnected(source=hub, recovered_count=found):
                 self._reconnects += 1
-                self._screen.say("=", f"{hub} hub back after {(back - start) * 1000:.0f} ms; {found} differences found")
+                took = (event.received_at - self._cut_at) * 1000
+                told = f"; REST says {found} things happened meanwhile" if hub == "user" else ""
+                self._screen.say("=", f"{hub} hub back {took:.0f} ms after the cut, subscribed again{told}")
             case ConnectionEvent(source=hub, state=state, reason=reason):
                 self._screen.say("=", f"{hub} hub {state.lower()}" + (f": {reason}" if reason else ""))
 
@@ -136,7 +141,7 @@ class Demo:
 
     def _place(self, session: Session, what: str) -> None:
         order = session.orders.place(ACCOUNT_ID, self._picture.contract, side=OrderSide.BUY, size=1, type="market")
-        self._intents.append(order)
+        self._tags.append(order.custom_tag)
         self._screen.say(">", f"{what}: buy 1 → order {order.id}, tag {order.custom_tag}")
 
     def _place_with_lost_reply(self, gateway: Gateway, session: Session) -> None:
@@ -146,6 +151,7 @@ class Demo:
 
     def _drop_hubs(self, gateway: Gateway) -> None:
         self._screen.say("!", "accident 2: both hub connections are cut")
+        self._cut_at = self._clock.monotonic()
         gateway.drop_hubs("all", "rst")
 
     def _close(self, session: Session) -> None:
@@ -154,13 +160,17 @@ class Demo:
 
     def _facts(self, gateway: Gateway, session: Session) -> list[tuple[str, str, bool]]:
         """What was claimed, what the gateway says, and whether they agree."""
-        tags = {order.custom_tag for order in self._intents}
+        tags = set(self._tags)
         executed = [order for order in gateway.executed_orders if order.custom_tag in tags]
         refused = sum(1 for request in gateway.requests if request.status == 429)
         logins = sum(1 for request in gateway.requests if request.path.lower().endswith("loginkey"))
         return [
             ("bars pulled", str(self._bars), self._bars > 0),
-            ("orders meant / executed by the gateway", f"{len(tags)} / {len(executed)}", len(tags) == len(executed) == 2),
+            (
+                "orders meant / executed by the gateway",
+                f"{len(tags)} / {len(executed)}",
+                len(tags) == len(executed) == 2,
+            ),
             ("hub connections lost and recovered", str(self._reconnects), self._reconnects >= 2),
             ("events received", str(self._picture.events), self._picture.events > 0),
             ("logins", str(logins), logins == 1),
@@ -170,8 +180,6 @@ class Demo:
 
 def _batch(events: Any, timeout: float) -> list[Event]:
     """What is there; after *timeout* seconds without anything, nothing."""
-    import queue
-
     try:
         return [events.get(timeout=timeout), *events.drain()]
     except queue.Empty:
@@ -180,15 +188,3 @@ def _batch(events: Any, timeout: float) -> list[Event]:
 
 def _recovered(event: Event) -> str:
     return " (recovered after the gap)" if event.recovered else ""
-
-
-def plain_screen() -> AbstractContextManager[Screen]:
-    from topstep_sync.screens import PlainScreen
-
-    return PlainScreen()
-
-
-def rich_screen() -> AbstractContextManager[Screen]:
-    from topstep_sync.screens import RichScreen
-
-    return RichScreen()

@@ -108,14 +108,17 @@ class RichScreen:
     def _accounts_table(self) -> Table:
         table = Table("account", "name", "balance", "may trade", title="Accounts", title_justify="left")
         for account in self._accounts:
-            table.add_row(str(account.id), account.name, f"{account.balance:,.2f}", "yes" if account.can_trade else "no")
+            table.add_row(
+                str(account.id), account.name, f"{account.balance:,.2f}", "yes" if account.can_trade else "no"
+            )
         return table
 
     def _market(self) -> Panel:
         picture = self._picture
         text = (
             f"{picture.elapsed:4.1f} of {picture.seconds:.0f} s   {picture.bid} / {picture.ask}   {picture.position}\n"
-            f"{picture.rate:6.0f} events/s   {picture.events} in all   lag {picture.lag * 1000:.1f} ms   {picture.health}"
+            f"{picture.rate:4.0f} events/s   {picture.events} in all   lag {picture.lag * 1000:.1f} ms\n"
+            f"{picture.health}"
         )
         return Panel(text, title=picture.contract or "market", title_align="left")
 

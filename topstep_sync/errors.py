@@ -24,7 +24,7 @@
     │   │   └── ProxyFailed (ProxyError)             the proxy did not let the call through
     │   ├── ReplyLost (ConnectionError)              sent; the connection ended before the whole reply
     │   │   ├── ReplyTimedOut (ReadTimeout)          sent; no whole reply in time
-    │   │   └── ReplyTruncated (ChunkedEncodingError)  sent; half a reply came
+    │   │   └── ReplyTruncated (ChunkedEncodingError, ContentDecodingError)  sent; half a reply came
     │   └── APIError (HTTPError)                     the gateway answered, and not with success
     │       ├── TransientError                       408 429 500 502 503 504 52x
     │       │   ├── RateLimited                      429
@@ -180,8 +180,8 @@ class ReplyTimedOut(ReplyLost, requests.ReadTimeout):
     category = Category.TIMEOUT
 
 
-class ReplyTruncated(ReplyLost, requests.exceptions.ChunkedEncodingError):
-    """The connection ended in the middle of the reply. The gateway has most probably acted."""
+class ReplyTruncated(ReplyLost, requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+    """The reply ended in its middle, or cannot be unpacked. The gateway has most probably acted."""
 
 
 class APIError(RequestError, requests.HTTPError):

@@ -52,12 +52,13 @@ class Signer:
         self._known: dict[str, None] = {}  # bearers of this session, oldest first; replaced, never changed
 
     def is_ours(self, path: str, headers: Mapping[str, Any]) -> bool:
-        """Whether the current token goes with a call: there is no other, or the caller's own is one of ours."""
-        if route(path).safety is Safety.AUTH:
-            return False
+        """Whether the current token goes with a call: there is no other, or the caller's own is one of ours.
+
+        A login takes none. A caller who renews or ends a session says which by the token in the header.
+        """
         header = headers.get("Authorization")
         if header is None:
-            return True
+            return route(path).safety is not Safety.AUTH
         text = header.decode("latin-1") if isinstance(header, bytes) else str(header)
         return text.removeprefix("Bearer ") in self._known
 

@@ -85,7 +85,7 @@ class DropInSession(requests.Session):
             kwargs["stream"] = self.stream
         for name, value in settings.items():
             kwargs.setdefault(name, value)
-        if requests.Session.send is not _STOCK_SEND or self.get_adapter(self._home) is not self._adapter:
+        if requests.Session.send is not _STOCK_SEND or self.get_adapter(request.url or "") is not self._adapter:
             return super().send(request, **kwargs)
         return self._send_prepared(request, **kwargs)
 
@@ -96,7 +96,7 @@ class DropInSession(requests.Session):
 
     def _prepare(self, method: str, url: Any, data: Any, headers: Any, json: Any) -> Prepared | None:
         """The short way to a prepared request; None where requests must go its own."""
-        if type(url) is not str or not url.startswith(self._home) or self.auth is not None or self.params:
+        if type(url) is not str or not url.startswith(self._home) or self.params or not self._may_hurry():
             return None
         body: bytes | None = None
         if data:
@@ -111,6 +111,10 @@ class DropInSession(requests.Session):
         if made is not None and self.cookies:
             made.prepare_cookies(self.cookies)
         return made
+
+    def _may_hurry(self) -> bool:
+        """Whether requests' own preparation would add nothing of the user's."""
+        return self.auth is None and type(self).prepare_request is DropInSession.prepare_request
 
     def _settings(self) -> dict[str, Any]:
         """Proxies, CA bundle and client certificate of the gateway: asked of the environment once, not each time."""

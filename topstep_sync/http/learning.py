@@ -14,11 +14,17 @@ FOREVER: Final = math.inf
 MOST: Final = 1.25
 """A window longer than this many times the documented one is not believed."""
 
-STEPS: Final = 75
-"""A refused probe is repeated after window/75, so that the whole range up to `MOST` costs at most 19 refusals."""
+FINE: Final = 8
+"""So many probes after a refusal go in steps of window/150, the rest in window/50: at most 20 refusals up to `MOST`."""
 
-GUARD: Final = 0.01
-"""Share of the window kept above what was measured: successive windows of ASP.NET differ by about that much."""
+INFORMATIVE: Final = 0.04
+"""Share of the window: an acceptance that much later than the last refusal does not tell where the truth lies."""
+
+GUARD: Final = 1 / 3
+"""Share of the stretch kept above what two windows showed: ASP.NET's 30 segments of 1.0 or 1.1 s scatter by that."""
+
+WIDEST: Final = 0.02
+"""Share of the window that the guard is at most."""
 
 FADE: Final = 3600.0
 """Seconds after which a learned window is the documented one again; a gateway may have been repaired."""
@@ -38,7 +44,7 @@ class Learned:
 
     __slots__ = (
         "base", "foreign", "foreign_since", "limit", "low", "misled", "most", "nominal", "peak", "proven", "since",
-        "span", "step", "strikes", "taken",
+        "span", "strikes", "surveys", "taken",
     )  # fmt: skip
 
     def __init__(self, limit: int, window: float, margin: float) -> None:
@@ -46,7 +52,6 @@ class Learned:
         self.nominal = window
         self.base = window * (1.0 + margin)
         self.most = max(window * MOST, self.base)
-        self.step = window / STEPS
         self.forget()
 
     def forget(self) -> None:
@@ -63,6 +68,8 @@ class Learned:
         """The largest age refused since the last acceptance of a probe."""
         self.strikes = 0
         """Refusals since the last acceptance of a probe."""
+        self.surveys = 0
+        """How many windows have shown their length, up to 2: then it is settled."""
         self.misled = False
         """A Retry-After that was obeyed led into the next refusal, so here they are guesses."""
         self.taken = 0.0
@@ -75,6 +82,11 @@ class Learned:
     def sure(self) -> bool:
         """Whether a slot that is free by our count is free by the gateway's, as far as experience goes."""
         return self.proven <= self.span + SLACK * self.nominal
+
+    @property
+    def step(self) -> float:
+        """Seconds from a refused probe to the next one."""
+        return self.nominal / (150 if self.strikes <= FINE else 50)
 
     @property
     def cap(self) -> int:
@@ -112,14 +124,24 @@ class Learned:
 
     def accepted(self, now: float, age: float) -> None:
         """The gateway accepted a call that went alone at *age* (infinite: it had no *limit* calls before it)."""
-        if self.strikes and self.low and age <= self.low + 4 * self.step:
-            # The truth lies between the two ages; the middle and a guard are safer than the lucky end of the range.
-            self._learn(now, max(age, (self.low + age) / 2 + GUARD * self.nominal))
-            self.proven = age
-        elif not self.strikes:
+        if self.low:
+            if age <= self.low + INFORMATIVE * self.nominal:
+                self._survey(now, age)
+        elif self.surveys == 1 and age <= self.span + INFORMATIVE * self.nominal:
+            self._survey(now, self.span)
+        elif self.surveys != 1:
             self.proven = min(self.proven, age)
         self.strikes = 0
         self.low = 0.0
+
+    def _survey(self, now: float, span: float) -> None:
+        """One window has shown its length. The first is not believed before the second says the same."""
+        self.surveys += 1
+        if self.surveys >= 2:
+            self.proven = span
+        if self.surveys == 2:
+            span += min(GUARD * max(0.0, span - self.nominal), WIDEST * self.nominal)
+        self._learn(now, span)
 
     def _learn(self, now: float, span: float) -> None:
         self.span = self.peak = min(max(span, self.base), self.most)
@@ -128,11 +150,11 @@ class Learned:
     def review(self, now: float) -> float:
         """`span` and `foreign` are what is left of them by now; returned is when to look again, infinity for never."""
         if self.peak > self.base:
-            # Flat at first: what was learned ten minutes ago is still nearly all believed.
-            left = 1.0 - ((now - self.since) / FADE) ** 2
+            # Flat at first: what was learned half an hour ago is still nearly all believed.
+            left = 1.0 - ((now - self.since) / FADE) ** 4
             self.span = self.base + (self.peak - self.base) * max(0.0, min(1.0, left))
             if left <= 0.0:
-                self.peak = self.base
+                self.peak, self.surveys = self.base, 0
         if self.taken:
             # Others hold their share for a window; then it is halved each window, so one refusal a window is the price.
             windows = max(0.0, (now - self.foreign_since) / self.nominal - 1.0)

@@ -168,9 +168,9 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Document)
 
 _LEARNED: Final = (
-    "span", "peak", "since", "proven", "low", "strikes", "misled", "taken", "foreign", "foreign_since",
+    "span", "peak", "since", "proven", "low", "strikes", "surveys", "misled", "taken", "foreign", "foreign_since",
 )  # fmt: skip
-_WHOLE: Final = frozenset({"strikes", "foreign"})
+_WHOLE: Final = frozenset({"strikes", "surveys", "foreign"})
 _COPIED: Final = ("until", "thawed", "probe_age", "review_at", "sure", "span", "cap", "ceiling", "taken", "expired")
 
 

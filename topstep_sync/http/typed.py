@@ -62,7 +62,7 @@ class TypedSession(DropInSession):
 
     def _typed(self, path: str, body: bytes | None) -> Prepared:
         url = self._base + path
-        made = None if self.auth else self._templates.make(self, "POST", url, None, body)
+        made = self._templates.make(self, "POST", url, None, body) if self._may_hurry() else None
         if made is None:
             plain = self.prepare_request(requests.Request("POST", url, data=body, headers=_JSON))
             made = Prepared.of(plain, self._base)

@@ -14,17 +14,20 @@ FOREVER: Final = math.inf
 MOST: Final = 1.25
 """A window longer than this many times the documented one is not believed."""
 
-FINE: Final = 8
+FINE: Final = 10
 """So many probes after a refusal go in steps of window/150, the rest in window/50: at most 20 refusals up to `MOST`."""
 
 INFORMATIVE: Final = 0.04
 """Share of the window: an acceptance that much later than the last refusal does not tell where the truth lies."""
 
-GUARD: Final = 1 / 3
+GUARD: Final = 0.3
 """Share of the stretch kept above what two windows showed: ASP.NET's 30 segments of 1.0 or 1.1 s scatter by that."""
 
 WIDEST: Final = 0.02
 """Share of the window that the guard is at most."""
+
+FRESH: Final = 0.1
+"""Share of the window after which, where a longer window was learned, the next call goes alone again."""
 
 FADE: Final = 3600.0
 """Seconds after which a learned window is the documented one again; a gateway may have been repaired."""
@@ -43,8 +46,8 @@ class Learned:
     """
 
     __slots__ = (
-        "base", "foreign", "foreign_since", "limit", "low", "misled", "most", "nominal", "peak", "proven", "since",
-        "span", "strikes", "surveys", "taken",
+        "base", "foreign", "foreign_since", "limit", "low", "misled", "most", "nominal", "peak", "proven", "proven_at",
+        "since", "span", "strikes", "surveys", "taken",
     )  # fmt: skip
 
     def __init__(self, limit: int, window: float, margin: float) -> None:
@@ -64,12 +67,13 @@ class Learned:
         """When it was learned."""
         self.proven = FOREVER
         """The smallest age at which the gateway accepted a call; younger ages are tried by one call alone."""
+        self.proven_at = 0.0
         self.low = 0.0
         """The largest age refused since the last acceptance of a probe."""
         self.strikes = 0
         """Refusals since the last acceptance of a probe."""
         self.surveys = 0
-        """How many windows have shown their length, up to 2: then it is settled."""
+        """How many windows have shown their length; from 2 on it is settled."""
         self.misled = False
         """A Retry-After that was obeyed led into the next refusal, so here they are guesses."""
         self.taken = 0.0
@@ -131,6 +135,7 @@ class Learned:
             self._survey(now, self.span)
         elif self.surveys != 1:
             self.proven = min(self.proven, age)
+            self.proven_at = now
         self.strikes = 0
         self.low = 0.0
 
@@ -138,7 +143,7 @@ class Learned:
         """One window has shown its length. The first is not believed before the second says the same."""
         self.surveys += 1
         if self.surveys >= 2:
-            self.proven = span
+            self.proven, self.proven_at = span, now
         if self.surveys == 2:
             span += min(GUARD * max(0.0, span - self.nominal), WIDEST * self.nominal)
         self._learn(now, span)
@@ -155,6 +160,8 @@ class Learned:
             self.span = self.base + (self.peak - self.base) * max(0.0, min(1.0, left))
             if left <= 0.0:
                 self.peak, self.surveys = self.base, 0
+            elif now > self.proven_at + FRESH * self.nominal:
+                self.proven = FOREVER  # a window that scatters is tried by one call, not by all at once
         if self.taken:
             # Others hold their share for a window; then it is halved each window, so one refusal a window is the price.
             windows = max(0.0, (now - self.foreign_since) / self.nominal - 1.0)

@@ -168,7 +168,8 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(Document)
 
 _LEARNED: Final = (
-    "span", "peak", "since", "proven", "low", "strikes", "surveys", "misled", "taken", "foreign", "foreign_since",
+    "span", "peak", "since", "proven", "proven_at", "low", "strikes", "surveys", "misled", "taken", "foreign",
+    "foreign_since",
 )  # fmt: skip
 _WHOLE: Final = frozenset({"strikes", "surveys", "foreign"})
 _COPIED: Final = ("until", "thawed", "probe_age", "review_at", "sure", "span", "cap", "ceiling", "taken", "expired")
@@ -230,6 +231,7 @@ class SharedWindow(Window):
         self.until = min(self.until, now + self.learned.most)
         self.thawed = min(self.thawed, now)
         self.learned.since = min(self.learned.since, now)
+        self.learned.proven_at = min(self.learned.proven_at, now)
         self.learned.foreign_since = min(self.learned.foreign_since, now)
 
     def dump(self) -> bytes:

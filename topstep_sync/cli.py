@@ -4,12 +4,9 @@ import sys
 
 import click
 
-import topstep_sync
-from topstep_sync.errors import ConfigError
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(topstep_sync.__version__, prog_name="topstep-sync")
+@click.version_option(package_name="topstep-sync", prog_name="topstep-sync")
 def commands() -> None:
     """A synchronous client for the ProjectX Gateway API that TopstepX traders use."""
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import requests
+from echo_server import EchoServer, running
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 
-from tests.echo_server import EchoServer, running
 from topstep_sync.config import Config
 from topstep_sync.errors import Fate, PermanentError
 from topstep_sync.session import Session

@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from topstep_sync.errors import ConfigError
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="topstep-sync", prog_name="topstep-sync")

@@ -44,10 +44,12 @@ class PlainPost:
         self._clock = clock
 
     def __call__(self, path: str, body: bytes, bearer: str | None) -> Answer:
+        # Rebound, so that they do not show in a traceback's locals whatever they were.
+        body, bearer = SecretBytes(body), bearer and Secret(bearer)
         failure: RequestError | None = None
         deadline = Deadline(self._total, self._clock)
         try:
-            return self._send(path, SecretBytes(body), bearer, deadline)
+            return self._send(path, body, bearer, deadline)
         except requests.RequestException as error:
             failure = _translate(path, error)
         # Raised out here: the frames of the HTTP libraries, which hold header and body in the open, stay behind.

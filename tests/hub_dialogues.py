@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hub_wire import HANDSHAKE, RS, Ended, Wire
+from tests.hub_wire import HANDSHAKE, RS, Ended, Wire
 
 GOLDEN = Path(__file__).parent / "golden" / "hub_dialogues.json"
 MARK = "~end"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import requests
-from hub_wire import opened
 
+from tests.hub_wire import opened
 from topstep_sync.simulator.control import match, routes
 from topstep_sync.simulator.control_routes import ROUTES
 
@@ -242,7 +242,7 @@ def test_settings_do_not_tell_the_key(remote: Remote) -> None:
 
 def test_kinds_are_listed(remote: Remote) -> None:
     """Every fault and drop is listed with its explanation."""
-    assert {"rest", "hub", "stream", "drops"} == set(remote.get("/kinds"))
+    assert {"rest", "hub", "stream", "drops", "operations", "contracts"} == set(remote.get("/kinds"))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hub_dialogues import DIALOGUES, GOLDEN, Dialogue, hold
 
+from tests.hub_dialogues import DIALOGUES, GOLDEN, Dialogue, hold
 from topstep_sync.testing import Gateway
 
 EXPECTED = json.loads(GOLDEN.read_text())

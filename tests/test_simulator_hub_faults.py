@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from hub_wire import Ended, Refused, Wire, opened, wait_until
 
+from tests.hub_wire import Ended, Refused, Wire, opened, wait_until
 from topstep_sync.simulator.faults import HUB_KINDS, STREAM_KINDS
 from topstep_sync.simulator.hub_blast import chunks, record_template
 from topstep_sync.simulator.hub_dialect import CLOSED_WITH_ERROR, HANDSHAKE_FAILED

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import requests
-from hub_wire import Refused, Wire, opened
+
+from tests.hub_wire import Refused, Wire, opened
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import requests
-from hub_wire import Ended, Refused, Wire, opened, wait_until
 
+from tests.hub_wire import Ended, Refused, Wire, opened, wait_until
 from topstep_sync.testing import Gateway
 
 MNQ = "CON.F.US.MNQ.Z26"

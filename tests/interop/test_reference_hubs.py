@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import aspnetcore
 import pytest
 import requests
-from hub_dialogues import DIALOGUES, GOLDEN, Dialogue, hold
-from hub_wire import Refused, Wire, opened
 
+from tests.hub_dialogues import DIALOGUES, GOLDEN, Dialogue, hold
+from tests.hub_wire import Refused, Wire, opened
 from topstep_sync.testing import Gateway
 
 pytestmark = [pytest.mark.interop, aspnetcore.needed]

@@ -6,7 +6,8 @@ from typing import Any
 
 import outsiders
 import pytest
-from hub_wire import wait_until
+
+from tests.hub_wire import wait_until
 
 pytestmark = pytest.mark.interop
 

@@ -160,7 +160,7 @@ async def blast(ask: Ask) -> Any:
 
 ROUTES: Final[dict[tuple[str, str], Handler]] = {
     ("GET", "/state"): lambda ask: state.snapshot(ask.world, ask.hubs),
-    ("GET", "/kinds"): lambda ask: state.kinds(),
+    ("GET", "/kinds"): lambda ask: state.kinds(ask.world),
     ("GET", "/settings"): lambda ask: steering.settings(ask.world),
     ("POST", "/reset"): lambda ask: steering.reset(ask.world, ask.hubs),
     ("GET", "/requests"): requests,

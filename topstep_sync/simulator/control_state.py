@@ -7,8 +7,11 @@ import msgspec
 from topstep_sync.simulator.evidence import Arrival
 from topstep_sync.simulator.faults import HUB_KINDS, REST_KINDS, STREAM_KINDS, Fault
 from topstep_sync.simulator.hub_desk import open_connections
+from topstep_sync.simulator.hub_methods import HUBS
+from topstep_sync.simulator.hub_payloads import MARKET_TOPICS, USER_TOPICS
 from topstep_sync.simulator.hub_server import DROPS, HubEvent, Hubs
 from topstep_sync.simulator.limits import GENERAL, HISTORY
+from topstep_sync.simulator.operations import OPERATIONS
 from topstep_sync.simulator.world import World
 
 _ROWS: Final = 40  # newest rows of each log in a snapshot
@@ -120,9 +123,18 @@ def event(row: HubEvent) -> dict[str, Any]:
     return record(row)
 
 
-def kinds() -> dict[str, Any]:
-    """Every fault and every way to drop a hub, with what it does."""
-    return {"rest": REST_KINDS, "hub": HUB_KINDS, "stream": STREAM_KINDS, "drops": DROPS}
+def kinds(world: World) -> dict[str, Any]:
+    """Every fault and every way to drop a hub, with what it does; and what they may be about."""
+    hubs = [f"hubs/{hub}" for hub in HUBS]
+    events = [*USER_TOPICS, *MARKET_TOPICS]
+    return {
+        "rest": REST_KINDS,
+        "hub": HUB_KINDS,
+        "stream": STREAM_KINDS,
+        "drops": DROPS,
+        "operations": ["*", *OPERATIONS, *hubs, *events],
+        "contracts": [instrument.id for instrument in world.catalogue.front],
+    }
 
 
 def fault_of(body: dict[str, Any]) -> Fault:

@@ -22,6 +22,7 @@ from topstep_sync.simulator.hub_server import Hubs
 from topstep_sync.simulator.rest import Rest
 from topstep_sync.simulator.server import Server
 from topstep_sync.simulator.settings import Settings
+from topstep_sync.simulator.status_page import StatusPage
 from topstep_sync.simulator.world import World
 
 log = logging.getLogger("topstep_sync.simulator")
@@ -191,6 +192,7 @@ class Simulator:
         rest = Rest(world)
         rest.mount("/hubs", Negotiation(self._hubs))
         rest.mount(PREFIX, Control(world, self._hubs))
+        rest.mount("/", StatusPage())
         return Server(world, rest, self._hubs.protocol)
 
     def _running_hubs(self) -> Hubs:

@@ -14,21 +14,21 @@ _ID_FIELDS: Final = {
     _ORDER: ("id", "parentOrderId", "linkedOrderId"),
     "GatewayUserTrade": ("id", "orderId"),
 }
-_USER_TOPICS: Final = {
+USER_TOPICS: Final = {
     "GatewayUserAccount": "accounts",
     _ORDER: "orders",
     "GatewayUserPosition": "positions",
     "GatewayUserTrade": "trades",
 }
-_MARKET_TOPICS: Final = {"GatewayQuote": "quotes", "GatewayTrade": "trades", "GatewayDepth": "depth"}
+MARKET_TOPICS: Final = {"GatewayQuote": "quotes", "GatewayTrade": "trades", "GatewayDepth": "depth"}
 
 
 def topic_of(publication: Publication) -> str:
     """The subscription that a publication belongs to; empty when it is none's."""
     if publication.hub == USER_HUB:
-        topic = _USER_TOPICS.get(publication.target, "")
+        topic = USER_TOPICS.get(publication.target, "")
         return topic if topic in ("", "accounts") else f"{topic}:{publication.account_id}"
-    topic = _MARKET_TOPICS.get(publication.target, "")
+    topic = MARKET_TOPICS.get(publication.target, "")
     return f"{topic}:{publication.contract_id}" if topic else ""
 
 
@@ -53,7 +53,7 @@ class Shaper:
         if target in self._shapes:
             contract_id, record = arguments
             return [[contract_id, shaped] for shaped in self._shapes[target](contract_id, record)]
-        if target in _USER_TOPICS:
+        if target in USER_TOPICS:
             return [[self._user(target, arguments[0])]]
         return [list(arguments)]
 

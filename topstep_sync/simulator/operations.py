@@ -125,6 +125,7 @@ MAX_BARS: Final = 20_000
 
 
 def _within(created: float, start: Any, end: Any) -> bool:
+    created = round(created, 6)  # as REST shows it: who asks from a time he was shown must find its order
     if given(start) and created < start.timestamp():
         return False
     return not given(end) or created <= end.timestamp()

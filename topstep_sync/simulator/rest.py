@@ -64,6 +64,11 @@ class Rest:
         except TooLarge:
             arrival.status = 413
             await send_answer(send, Answer(413, (EMPTY, (b"connection", b"close"))))
+        except Exception:
+            # A bug here must not look like a gateway that died: it says 500, as ASP.NET Core does, and goes on.
+            log.exception("! %s failed", path)
+            arrival.status = 500
+            await send_answer(send, Answer(500))
         finally:
             arrival.done = self._world.clock.monotonic()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,6 +13,8 @@ from uvicorn.server import ServerState
 
 from topstep_sync.simulator.asgi import TRANSPORT, Application
 from topstep_sync.simulator.world import World
+
+log = logging.getLogger("topstep_sync.simulator")
 
 KEEP_ALIVE: Final = 130  # seconds; Kestrel's default
 _BACKLOG: Final = 2048
@@ -26,6 +29,14 @@ class Connection(HttpToolsProtocol):
         # without it head and body of a reply are 40 ms apart.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP is answered as Kestrel does it, and the connection ends."""
+        log.warning("! not HTTP from %s: %s", self.client, msg)
+        head = [b"HTTP/1.1 400 Bad Request", b"content-length: 0", b"connection: close"]
+        head += [name + b": " + value for name, value in self.server_state.default_headers]
+        self.transport.write(b"\r\n".join([*head, b"", b""]))
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

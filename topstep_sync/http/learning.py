@@ -20,7 +20,7 @@ FINE: Final = 10
 INFORMATIVE: Final = 0.04
 """Share of the window: an acceptance that much later than the last refusal does not tell where the truth lies."""
 
-GUARD: Final = 0.3
+GUARD: Final = 0.25
 """Share of the stretch kept above what two windows showed: ASP.NET's 30 segments of 1.0 or 1.1 s scatter by that."""
 
 WIDEST: Final = 0.02
@@ -131,9 +131,10 @@ class Learned:
         if self.low:
             if age <= self.low + INFORMATIVE * self.nominal:
                 self._survey(now, age)
-        elif self.surveys == 1 and age <= self.span + INFORMATIVE * self.nominal:
-            self._survey(now, self.span)
-        elif self.surveys != 1:
+        elif self.surveys == 1:
+            if now > self.since + self.nominal / 2 and age <= self.span + INFORMATIVE * self.nominal:
+                self._survey(now, self.span)
+        else:
             self.proven = min(self.proven, age)
             self.proven_at = now
         self.strikes = 0

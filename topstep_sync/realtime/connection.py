@@ -28,6 +28,7 @@ from topstep_sync.realtime.opening import Interrupted, Waker
 from topstep_sync.realtime.router import CallbackSink
 from topstep_sync.realtime.subscriptions import Subscriptions, Want
 from topstep_sync.realtime.tokens import token_source
+from topstep_sync.realtime.websocket import BufferedWebSocket
 
 _log = logging.getLogger("topstep_sync.realtime")
 
@@ -309,6 +310,12 @@ class SignalRConnectionManager:
     def _live(self, waker: Waker, schedule: Schedule) -> None:
         """One connection, from the attempt to its end, which is raised."""
         ws = self._dialer.open(waker)
+        try:
+            self._serve(ws, waker, schedule)
+        finally:
+            ws.drop()
+
+    def _serve(self, ws: BufferedWebSocket, waker: Waker, schedule: Schedule) -> None:
         link = Link(
             ws, waker, self._clock, self.config, self.subscriptions, self._outbox, self._sink, self._fast
         )  # fmt: skip

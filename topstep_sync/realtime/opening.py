@@ -8,6 +8,7 @@ connection attempt into a black hole ends within milliseconds of `Waker.stop()`.
 import base64
 import contextlib
 import ipaddress
+import os
 import selectors
 import socket
 import ssl
@@ -276,7 +277,7 @@ def _connect_one(address: Any, waker: Waker, at: float) -> socket.socket:
             waker.wait_for(sock, at, write=True)
             trouble = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if trouble:
-                raise OSError(trouble, f"cannot connect to {target[0]} port {target[1]}") from None
+                raise OSError(trouble, f"{os.strerror(trouble)}: {target[0]} port {target[1]}") from None
     except BaseException:
         sock.close()
         raise

@@ -5,19 +5,23 @@ cause the accidents and, at the end, to ask the other side what really happened.
 """
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.events import ConnectionEvent, Event, OrderEvent, PositionEvent, QuoteEvent, Reconnected, TradeEvent
-from topstep_sync.models import Account, Order, OrderSide, PositionType, given
+from topstep_sync.models import Account, Order, OrderStatus, PositionType, given
+from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.session import Session
 from topstep_sync.testing import Gateway
 
 ACCOUNT_ID: Final = 704  # the simulator's practice account with Auto OCO brackets
 SYMBOL: Final = "MNQ"
+MARKET_RATE: Final = 60.0  # events a second; a calm morning of the real contract
+PATIENCE: Final = 10.0  # seconds beyond the asked ones for a hub that is slow to come back
+SMOOTHING: Final = 0.2  # share of the newest frame in the shown rate
 FRAME: Final = 0.1  # seconds between two pictures; faster only flickers
 
 
@@ -64,11 +68,15 @@ class Demo:
         self._tags: list[str] = []
         self._reconnects = 0
         self._cut_at = 0.0
+        self._unheard = ""  # tag of the order that fills while the hub is down
+        self._recovered = 0
+        self._drawn_at = 0.0
+        self._counted = 0
         self._bars = 0
 
     def run(self) -> bool:
         """The whole main job has run; True when everything the summary claims held."""
-        with Gateway(seed=self._seed) as gateway, Session(config=gateway.config) as session:
+        with Gateway(seed=self._seed, market_rate=MARKET_RATE) as gateway, Session(config=gateway.config) as session:
             self._screen.say("=", f"simulator at {gateway.url}; logging in as {gateway.user_name}")
             self._screen.accounts(list(session.accounts.search()))
             contract = session.contracts.front_month(SYMBOL)
@@ -88,28 +96,50 @@ class Demo:
 
     ############################################## the main loop ##############################################
 
-    def _trade(self, gateway: Gateway, session: Session, events: Any) -> None:
-        """The script runs along the main loop: each act is due at its share of the time."""
-        acts: list[tuple[float, Callable[[], None]]] = [
-            (0.10, lambda: self._place(session, "an ordinary order")),
-            (0.30, lambda: self._place_with_lost_reply(gateway, session)),
-            (0.55, lambda: self._drop_hubs(gateway)),
-            (0.85, lambda: self._close(session)),
-        ]
-        started, end = self._clock.monotonic(), Deadline(self._seconds, self._clock)
-        next_frame = seen = 0.0
-        while not end.expired:
-            for event in _batch(events, FRAME):
-                self._take(event)
-            self._picture.elapsed = self._clock.monotonic() - started
-            if acts and self._picture.elapsed >= acts[0][0] * self._seconds:
-                acts.pop(0)[1]()
-            if self._picture.elapsed >= next_frame:
-                took = max(FRAME, self._picture.elapsed - next_frame + FRAME)
-                self._picture.rate = (self._picture.events - seen) / took
-                self._picture.lag, self._picture.health = events.lag, str(getattr(session, "health", str)())
-                self._screen.show(self._picture)
-                next_frame, seen = self._picture.elapsed + FRAME, self._picture.events
+    def _trade(self, gateway: Gateway, session: Session, events: EventQueue) -> None:
+        """Between two acts of the script, the main loop polls the queue; nothing else ever waits."""
+        begun, patience = self._clock.monotonic(), Deadline(self._seconds + PATIENCE, self._clock)
+        for due in self._script(gateway, session):
+            while not due() and not patience.expired:
+                for event in _batch(events, FRAME):
+                    self._take(event)
+                self._picture.elapsed = self._clock.monotonic() - begun
+                self._show(session, events)
+
+    def _script(self, gateway: Gateway, session: Session) -> Iterator[Callable[[], bool]]:
+        """The acts; what is yielded says when the next one is due."""
+        yield lambda: self._share >= 0.10
+        self._place(session, "an ordinary order")
+        yield lambda: self._share >= 0.30
+        self._screen.say("!", "accident 1: the gateway takes the next order, and its reply is lost")
+        gateway.faults.lose("Order/place", times=1)
+        self._place(session, "looked up by its tag instead of sent again")
+        yield lambda: self._share >= 0.45
+        self._screen.say("!", "accident 2: both hub connections are cut; the user hub refuses the first way back")
+        gateway.faults.add("hubs/user", "refuse", status=503)
+        self._cut_at = self._clock.monotonic()
+        gateway.drop_hubs("all", "rst")
+        self._unheard = self._place(session, "filled while no hub can tell")
+        yield lambda: self._share >= 0.85 and self._reconnects >= 2
+        session.positions.close(ACCOUNT_ID, self._picture.contract)
+        self._screen.say(">", "position closed")
+        yield lambda: self._share >= 1.0 and self._picture.position == "flat"
+
+    @property
+    def _share(self) -> float:
+        return self._picture.elapsed / self._seconds
+
+    def _show(self, session: Session, events: EventQueue) -> None:
+        """A new picture, if it is time for one."""
+        picture = self._picture
+        took = picture.elapsed - self._drawn_at
+        if took >= FRAME:
+            picture.rate += (SMOOTHING if picture.rate else 1.0) * (
+                (picture.events - self._counted) / took - picture.rate
+            )
+            picture.lag, picture.health = events.lag, str(getattr(session, "health", str)())
+            self._screen.show(picture)
+            self._drawn_at, self._counted = picture.elapsed, picture.events
 
     def _take(self, event: Event) -> None:
         """One event of the queue is in the picture."""
@@ -121,6 +151,8 @@ class Demo:
                 picture.ask = quote.best_ask if given(quote.best_ask) else picture.ask  # type: ignore[assignment]
             case OrderEvent(data=order):
                 picture.orders[order.id] = order
+                filled = order.status is OrderStatus.FILLED and order.custom_tag == self._unheard
+                self._recovered += event.recovered and filled
                 self._screen.say("<", f"order {order.id} {order.status.name.lower()}{_recovered(event)}")
             case TradeEvent(data=trade):
                 self._screen.say(
@@ -137,26 +169,12 @@ class Demo:
             case ConnectionEvent(source=hub, state=state, reason=reason):
                 self._screen.say("=", f"{hub} hub {state.lower()}" + (f": {reason}" if reason else ""))
 
-    ################################################# the acts #################################################
-
-    def _place(self, session: Session, what: str) -> None:
-        order = session.orders.place(ACCOUNT_ID, self._picture.contract, side=OrderSide.BUY, size=1, type="market")
+    def _place(self, session: Session, what: str) -> str:
+        """The custom tag of a new order."""
+        order = session.orders.buy(ACCOUNT_ID, self._picture.contract, 1)
         self._tags.append(order.custom_tag)
         self._screen.say(">", f"{what}: buy 1 → order {order.id}, tag {order.custom_tag}")
-
-    def _place_with_lost_reply(self, gateway: Gateway, session: Session) -> None:
-        gateway.faults.lose("Order/place", times=1)
-        self._screen.say("!", "accident 1: the gateway takes the next order, and its reply is lost")
-        self._place(session, "looked up by its tag instead of sent again")
-
-    def _drop_hubs(self, gateway: Gateway) -> None:
-        self._screen.say("!", "accident 2: both hub connections are cut")
-        self._cut_at = self._clock.monotonic()
-        gateway.drop_hubs("all", "rst")
-
-    def _close(self, session: Session) -> None:
-        session.positions.close(ACCOUNT_ID, self._picture.contract)
-        self._screen.say(">", "position closed")
+        return order.custom_tag
 
     def _facts(self, gateway: Gateway, session: Session) -> list[tuple[str, str, bool]]:
         """What was claimed, what the gateway says, and whether they agree."""
@@ -169,8 +187,9 @@ class Demo:
             (
                 "orders meant / executed by the gateway",
                 f"{len(tags)} / {len(executed)}",
-                len(tags) == len(executed) == 2,
+                len(tags) == len(executed) == len(self._tags) == 3,
             ),
+            ("orders filled while the hub was down / learned", f"1 / {self._recovered}", self._recovered == 1),
             ("hub connections lost and recovered", str(self._reconnects), self._reconnects >= 2),
             ("events received", str(self._picture.events), self._picture.events > 0),
             ("logins", str(logins), logins == 1),
@@ -178,7 +197,7 @@ class Demo:
         ]
 
 
-def _batch(events: Any, timeout: float) -> list[Event]:
+def _batch(events: EventQueue, timeout: float) -> list[Event]:
     """What is there; after *timeout* seconds without anything, nothing."""
     try:
         return [events.get(timeout=timeout), *events.drain()]

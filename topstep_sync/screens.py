@@ -16,6 +16,8 @@ from topstep_sync.models import Account, given
 
 _COLOURS: Final = {">": "cyan", "<": "green", "=": "blue", "!": "bold red", "~": "yellow"}
 _LINES: Final = 12  # of the log that the live display keeps
+_ORDERS: Final = 5
+_ABOVE: Final = 4 + 1 + 5 + (1 + _ORDERS) + 2  # accounts, bars, market, orders, and the frame of the log
 
 
 class PlainScreen:
@@ -88,7 +90,7 @@ class RichScreen:
         self._draw()
 
     def summary(self, rows: list[tuple[str, str, bool]]) -> None:
-        table = Table(title="What the gateway says happened", title_justify="left", show_header=False)
+        table = Table(title="What the gateway says happened", title_justify="left", show_header=False, box=None)
         for name, value, held in rows:
             table.add_row(Text("✔", "green") if held else Text("✘", "red"), name, Text(value, "bold"))
         self._live.update(Group(self._view(), table), refresh=True)
@@ -97,21 +99,31 @@ class RichScreen:
         self._live.update(self._view())
 
     def _view(self) -> Group:
+        lines = list(self._lines)[-self._room() :]
         return Group(
             self._accounts_table(),
-            Group(Text("bars "), self._bars),
+            self._bars_line(),
             self._market(),
             self._orders_table(),
-            Panel(Group(*self._lines), title="what happens", title_align="left", height=_LINES + 2),
+            Panel(Group(*lines), title="what happens", title_align="left", height=self._room() + 2),
         )
 
+    def _room(self) -> int:
+        """Lines of the log that fit below everything else, so that the display never scrolls."""
+        return max(3, min(_LINES, self._live.console.height - _ABOVE))
+
     def _accounts_table(self) -> Table:
-        table = Table("account", "name", "balance", "may trade", title="Accounts", title_justify="left")
+        table = Table("account", "name", "balance", "may trade", box=None, header_style="bold")
         for account in self._accounts:
             table.add_row(
                 str(account.id), account.name, f"{account.balance:,.2f}", "yes" if account.can_trade else "no"
             )
         return table
+
+    def _bars_line(self) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row("", Text("bars", "bold"), self._bars)
+        return grid
 
     def _market(self) -> Panel:
         picture = self._picture
@@ -123,8 +135,8 @@ class RichScreen:
         return Panel(text, title=picture.contract or "market", title_align="left")
 
     def _orders_table(self) -> Table:
-        table = Table("order", "side", "size", "status", "filled at", "tag", title="Orders", title_justify="left")
-        for order in list(self._picture.orders.values())[-6:]:
+        table = Table("order", "side", "size", "status", "filled at", "tag", box=None, header_style="bold")
+        for order in list(self._picture.orders.values())[-_ORDERS:]:
             filled = str(order.filled_price) if given(order.filled_price) else ""
             tag = str(order.custom_tag) if given(order.custom_tag) else ""
             table.add_row(str(order.id), order.side.name, str(order.size), order.status.name, filled, tag)

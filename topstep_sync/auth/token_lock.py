@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,9 @@ class FileShelf:
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self._clock = clock
-        # One object for all: its lock counts per thread, so that a save inside a lease does not wait for itself.
-        self._lock = FileLock(str(path) + ".lock", mode=0o600, thread_local=True)
+        self._lock = self._new_lock()
+        self._process = os.getpid()
+        self._inherited: list[FileLock] = []
 
     def ahead(self) -> float:
         """Stored times are on this machine's clock."""
@@ -73,7 +75,15 @@ class FileShelf:
             return False
         return True
 
+    def _new_lock(self) -> FileLock:
+        # One object for all threads; it counts per thread, so that moving a file aside within a lease does not wait.
+        return FileLock(f"{self.path}.lock", mode=0o600, thread_local=True)
+
     def _try(self) -> bool:
+        if self._process != os.getpid():
+            # A fork shares the parent's lock: using it fails, and freeing it might end the parent's lease.
+            self._inherited.append(self._lock)
+            self._lock, self._process = self._new_lock(), os.getpid()
         try:
             self._lock.acquire(timeout=0)
         except Timeout:

@@ -6,6 +6,7 @@ What cannot be read is kept aside, warned of once and treated as absent: the nex
 import contextlib
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from datetime import datetime
@@ -73,6 +74,7 @@ class TokenStorage:
         self._clock = clock
         self._memory: Stored | None = None
         self._warned = False
+        self._mine = threading.local()  # whether this thread has the lease
         self._cipher: TokenCipher | None = None
         self._shelf: Shelf | None = None
         if memory_only:
@@ -147,11 +149,16 @@ class TokenStorage:
 
         False after *timeout* seconds, or when *cancelled* was set. May be taken again by the thread that has it.
         """
-        if self._shelf is None:
+        if self._shelf is None or getattr(self._mine, "process", None) == os.getpid():
             yield True
             return
         with self._shelf.lease(timeout, cancelled or threading.Event()) as alone:
-            yield alone
+            # By process as well: a fork copies what its thread had, but not the lease.
+            self._mine.process = os.getpid() if alone else None
+            try:
+                yield alone
+            finally:
+                self._mine.process = None
 
     def _write(self, stored: Stored) -> bool:
         if self._shelf is None or self._cipher is None:

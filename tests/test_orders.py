@@ -1,13 +1,20 @@
 """ORDER-001: one intent, at most one order."""
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from gateway_model import ACCOUNT, MES, MNQ, GatewayModel
 
 from topstep_sync import errors
+from topstep_sync.api import ledger
+from topstep_sync.api.ledger import Intent
 from topstep_sync.api.rooms import Rooms
+from topstep_sync.api.seam import VERIFY_TIMEOUT
+from topstep_sync.clock import SYSTEM_CLOCK
 from topstep_sync.config import Config
+from topstep_sync.http.routes import Priority
 from topstep_sync.models import OrderSide, OrderStatus, OrderType
 
 
@@ -130,3 +137,367 @@ def test_a_dry_run_sends_nothing(model: GatewayModel, rooms: Rooms) -> None:
     )
     assert (40, -80) == (request.stop_loss_bracket.ticks, request.take_profit_bracket.ticks)
     assert [] == model.calls
+
+
+def test_a_duplicate_tag_of_ours_exists(model: GatewayModel, rooms: Rooms) -> None:
+    """The gateway says that a minted tag is taken: a layer below has sent it twice, and the order is there."""
+    model.faults["Order/place"] = ["lost", "lost"]
+    original = model.call
+
+    def twice(path: str, request: Any, reply: Any, **options: Any) -> Any:
+        if path.endswith("/place"):
+            with pytest.raises(errors.ReplyLost):
+                original(path, request, reply, **options)
+            model.faults["Order/place"] = []
+        return original(path, request, reply, **options)
+
+    rooms.orders._placer._call = twice
+    placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert ([placed.custom_tag], 9056) == (model.executed, placed.id)
+
+
+def test_a_duplicate_tag_of_the_callers_is_refused(model: GatewayModel, rooms: Rooms) -> None:
+    """A tag that the account has had before this process is an error, with the tag to ask about."""
+    open_rooms(model).orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    with pytest.raises(errors.DuplicateCustomTag) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert "entry-1" == caught.value.custom_tag
+    assert OrderStatus.FILLED is rooms.orders.verify("entry-1").status
+
+
+def test_an_intent_may_be_repeated(model: GatewayModel, rooms: Rooms) -> None:
+    """The same order under the same tag is the same order, and is sent once."""
+    first = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert first == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert 1 == paths(model).count("Order/place")
+
+
+def test_a_tag_stands_for_one_order(model: GatewayModel, rooms: Rooms) -> None:
+    """Another order under a tag of this process is refused here."""
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    with pytest.raises(errors.InvalidRequest, match="stands for another order"):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 2, custom_tag="entry-1")
+
+
+def test_an_unknown_order_may_be_placed_again_under_its_tag(model: GatewayModel, rooms: Rooms) -> None:
+    """After OrderStateUnknown the same tag finds the order that came after all, and never makes a second."""
+    model.faults["Order/place"] = ["late"]
+    model.faults["Order/search"] = ["500"] * 6
+    model.faults["Order/searchOpen"] = model.faults["Order/v2/query"] = ["500"] * 12
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    again = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert (["entry-1"], 9056) == (model.executed, again.id)
+
+
+def test_one_tag_is_in_flight_once(model: GatewayModel, rooms: Rooms) -> None:
+    """32 threads that place the same intent at the same time get one order, from one call."""
+    inside, go = threading.Event(), threading.Event()
+    original = model.call
+
+    def slow(path: str, request: Any, reply: Any, **options: Any) -> Any:
+        inside.set()
+        assert go.wait(10)
+        return original(path, request, reply, **options)
+
+    rooms.orders._placer._call = slow
+    rooms.orders._placer._clock = SYSTEM_CLOCK
+    found: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")))
+        for _ in range(32)
+    ]
+    for thread in threads:
+        thread.start()
+    assert inside.wait(10)
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert (32, 1, ["entry-1"]) == (len(found), len({order.id for order in found}), model.executed)
+
+
+def test_whoever_joins_a_flight_shares_its_failure(model: GatewayModel, rooms: Rooms) -> None:
+    """The error of a flight reaches those who waited for it, and the next try is free."""
+    inside, go, second = threading.Event(), threading.Event(), threading.Event()
+
+    def failing(path: str, request: Any, reply: Any, **options: Any) -> Any:
+        inside.set()
+        assert go.wait(10)
+        raise errors.ConnectFailed("refused")
+
+    rooms.orders._placer._call = failing
+    rooms.orders._placer._clock = SYSTEM_CLOCK
+    caught: list[BaseException] = []
+
+    def place() -> None:
+        try:
+            if inside.is_set():
+                second.set()
+            rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+        except errors.ConnectFailed as error:
+            caught.append(error)
+
+    threads = [threading.Thread(target=place) for _ in range(2)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    assert second.wait(10)
+    while rooms.orders._ledger.find("entry-1").flight._done_callbacks == []:  # the second has not joined yet
+        threads[1].join(0.001)
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert 2 == len(caught)
+    rooms.orders._placer._call = model.call
+    assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1").id
+
+
+def test_a_flight_that_never_lands_is_unknown(
+    model: GatewayModel, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for another thread's order does not wait for ever."""
+    entry = Intent(rooms.orders.place(ACCOUNT, MNQ.id, side="buy", size=1, custom_tag="t", dry_run=True), "t", 0.0)
+    rooms.orders._ledger.board(entry)
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="t")
+    assert [] == model.calls
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        (2, None, errors.OrderRejected),
+        (2, "Trading is currently unavailable. The instrument is not in an active trading status.",
+         errors.OutsideTradingHours),
+        (2, "Brackets cannot be used with Position Brackets. You must enable Auto OCO Brackets.",
+         errors.BracketRejected),
+        (2, "Invalid stop loss ticks (40). Ticks should be less than zero when longing.", errors.BracketRejected),
+        (2, "Not enough margin.", errors.InsufficientFunds),
+        (3, None, errors.InsufficientFunds), (4, None, errors.AccountViolation),
+        (5, None, errors.OutsideTradingHours), (9, None, errors.ContractNotActive),
+        (10, None, errors.AccountRejected),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_raised_at_once(
+    model: GatewayModel, rooms: Rooms, code: int, message: str | None, expected: type[errors.OrderRejected]
+) -> None:
+    """A rejected order raises its class, with the record that the gateway kept and the tag; nothing is looked up."""
+    model.reject = (code, message)
+    with pytest.raises(expected) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert (9056, ["Order/place"]) == (caught.value.order_id, paths(model))
+    assert caught.value.custom_tag == model.orders[9056].custom_tag
+    assert type(caught.value) is expected
+
+
+def test_a_rejection_whose_reply_is_lost_is_a_rejection(model: GatewayModel, rooms: Rooms) -> None:
+    """An order that is found rejected raises, as it would have with its reply."""
+    model.reject = (2, "whatever")
+    model.faults["Order/place"] = ["lost"]
+    with pytest.raises(errors.OrderRejected, match="the reply with the reason was lost") as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert 9056 == caught.value.order_id
+
+
+def test_a_rejection_of_the_second_sending_keeps_its_reason(model: GatewayModel, rooms: Rooms) -> None:
+    """When the order is sent again and refused, the gateway's reason is what is raised."""
+    model.reject = (3, None)
+    model.faults["Order/place"] = ["dropped"]
+    with pytest.raises(errors.InsufficientFunds):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, resend=True)
+
+
+@pytest.mark.parametrize("fault", ["refused", "dropped", "late"])
+def test_a_second_sending_that_fails_leaves_the_first_in_doubt(model: GatewayModel, rooms: Rooms, fault: str) -> None:
+    """The order was sent again and that failed, too: the first may still come, so nothing is known or it was found."""
+    model.faults["Order/place"] = ["dropped", fault]
+    if fault == "late":
+        assert [rooms.orders.buy(ACCOUNT, MNQ.id, 1, resend=True).custom_tag] == model.executed
+    else:
+        with pytest.raises(errors.OrderStateUnknown):
+            rooms.orders.buy(ACCOUNT, MNQ.id, 1, resend=True)
+    assert 2 == paths(model).count("Order/place")
+
+
+def test_an_order_is_sent_again_once(model: GatewayModel, rooms: Rooms) -> None:
+    """There is no third sending."""
+    model.faults["Order/place"] = ["dropped"] * 5
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, resend=True)
+    assert 2 == paths(model).count("Order/place")
+
+
+def test_an_order_that_is_no_longer_wanted_is_not_sent_again(model: GatewayModel, rooms: Rooms) -> None:
+    """A `resend` function is asked at the time, and its no is a no."""
+    asked: list[int] = []
+    model.faults["Order/place"] = ["dropped"]
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, resend=lambda: bool(asked.append(1)))
+    assert ([1], 1) == (asked, paths(model).count("Order/place"))
+
+
+@pytest.mark.parametrize("fault", ["ctrl-c", "bug"])
+def test_an_interrupted_order_says_how_to_find_it(model: GatewayModel, rooms: Rooms, fault: str) -> None:
+    """Ctrl-C in the middle of an order gets out at once, and the traceback names the tag; a bug ends as unknown."""
+    model.faults["Order/place"] = [fault]
+    with pytest.raises((KeyboardInterrupt, errors.OrderStateUnknown)) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    if fault == "ctrl-c":
+        assert ["The order may exist: session.orders.verify('entry-1')"] == caught.value.__notes__
+    assert None is rooms.orders.verify("entry-1")
+
+
+def test_ctrl_c_while_looking_up(model: GatewayModel, rooms: Rooms) -> None:
+    """Ctrl-C during the look-up gets out, too, and the order can be found afterwards."""
+    model.faults["Order/place"] = ["lost"]
+    model.faults["Order/search"] = ["ctrl-c"]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert ["The order may exist: session.orders.verify('entry-1')"] == caught.value.__notes__
+    assert OrderStatus.FILLED is rooms.orders.verify("entry-1").status
+
+
+def test_closing_ends_the_look_up(model: GatewayModel) -> None:
+    """A session that closes during a look-up ends it at once, with the tag."""
+    closed = threading.Event()
+    rooms = Rooms(model.call, get=lambda path: "pong", clock=model.clock, listen=model.listen, closed=closed)
+    model.faults["Order/place"] = ["dropped"]
+    closed.set()
+    with pytest.raises(errors.OrderStateUnknown, match="SessionClosed"):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+
+
+def test_the_look_up_goes_first_and_past_the_breaker(model: GatewayModel, rooms: Rooms) -> None:
+    """Every question about a lost order has priority 0, a short timeout, and passes an open breaker."""
+    model.faults["Order/place"] = ["dropped"]
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    asked = [options for (path, _), options in zip(model.calls, model.options, strict=True) if "place" not in path]
+    expected = {"priority": Priority.URGENT, "must_try": True, "timeout": VERIFY_TIMEOUT}
+    assert 18 == len(asked)
+    assert [expected] == [o for i, o in enumerate(asked) if o not in asked[:i]]
+
+
+def test_the_search_is_on_the_gateways_clock(model: GatewayModel) -> None:
+    """With the gateway an hour behind, the window of the search is moved along."""
+    rooms = Rooms(model.call, get=str, clock=model.clock, skew=lambda: -3600.0)
+    model.faults["Order/place"] = ["dropped"]
+    sent = model.clock.epoch()
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    searched = next(request for path, request in model.calls if path == "/api/Order/search")
+    assert sent - 3600.0 - 60.0 == pytest.approx(searched.start_timestamp.timestamp(), abs=0.01)
+
+
+def test_a_gateway_without_the_newer_endpoints(model: GatewayModel, rooms: Rooms) -> None:
+    """An older gateway without v2/query is asked once for it, and the look-up works all the same."""
+    model.missing = {"Order/v2/query", "Order/searchById"}
+    model.faults["Order/place"] = ["dropped"]
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert 1 == paths(model).count("Order/v2/query")
+    placed = rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    assert placed.id == rooms.orders.get(placed).id
+    model.complete(placed.id)
+    assert OrderStatus.FILLED is rooms.orders.get(ACCOUNT, placed.id).status
+
+
+def test_verify_asks_every_account_about_a_tag_it_does_not_know(model: GatewayModel, rooms: Rooms) -> None:
+    """A tag of another process is found whichever account it is in; where the account is given, only there."""
+    placed = open_rooms(model).orders.buy(704, MNQ.id, 1, label="other")
+    assert placed.id == rooms.orders.verify(placed.custom_tag).id
+    assert None is rooms.orders.verify(placed.custom_tag, account_id=ACCOUNT, wait=False)
+    assert None is rooms.orders.verify("never-heard-of", since="2026-01-01")
+
+
+def test_verify_that_cannot_look_is_unknown(model: GatewayModel, rooms: Rooms) -> None:
+    """`verify` says "absent" only when every look-up answered."""
+    model.faults["Order/search"] = ["500"] * 9
+    with pytest.raises(errors.OrderStateUnknown, match="TransientError"):
+        rooms.orders.verify("never-heard-of", account_id=ACCOUNT)
+    model.faults = {"Account/search": ["500"]}
+    with pytest.raises(errors.OrderStateUnknown, match="TransientError"):
+        rooms.orders.verify("never-heard-of")
+
+
+def test_verify_of_a_settled_order_reads_it_back(model: GatewayModel, rooms: Rooms) -> None:
+    """Of an order that is known, `verify` tells how it stands now."""
+    placed = rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    assert OrderStatus.OPEN is rooms.orders.verify(placed.custom_tag).status
+    model.complete(placed.id)
+    assert OrderStatus.FILLED is rooms.orders.verify(placed.custom_tag).status
+
+
+def test_verify_waits_for_an_order_that_may_still_come(model: GatewayModel, rooms: Rooms) -> None:
+    """Just after an order was lost, `verify` looks until the horizon before it says that there is none."""
+    model.faults["Order/place"] = ["late"]
+    model.faults["Order/search"] = ["ctrl-c"]
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert None is rooms.orders.verify("entry-1", wait=False)
+    assert OrderStatus.FILLED is rooms.orders.verify("entry-1").status
+
+
+################################################ the journal ################################################
+
+
+def test_a_crash_between_an_order_and_its_reply_is_recovered(model: GatewayModel, tmp_path: Path) -> None:
+    """What an earlier process left open is settled by the next: found, absent, or unknown while nothing answers."""
+    file = str(tmp_path / "orders.jsonl")
+    first = open_rooms(model, journal_path=file)
+    for tag, fault in (("there", "lost"), ("gone", "dropped"), ("known", ""), ("refused", "refused")):
+        model.faults = {"Order/place": [fault], "Order/search": ["ctrl-c"]}
+        try:
+            first.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag=tag)
+        except (KeyboardInterrupt, errors.ConnectFailed):
+            continue
+    model.faults = {"Order/search": ["", *["500"] * 99]}
+    second = open_rooms(model, journal_path=file)
+    recovered = second.orders.recover()
+    assert [("there", "accepted"), ("gone", "unknown")] == [(r.custom_tag, r.state.value) for r in recovered]
+    model.faults = {}
+    third = open_rooms(model, journal_path=file)
+    assert ["absent"] == [r.state.value for r in third.orders.recover()]
+    assert [] == open_rooms(model, journal_path=file).orders.recover()
+    assert None is third.orders.verify("gone")
+    assert OrderStatus.FILLED is open_rooms(model, journal_path=file).orders.verify("there").status
+
+
+def test_an_order_that_cannot_be_written_down_is_not_sent(model: GatewayModel, tmp_path: Path) -> None:
+    """A journal on a full disk stops orders; an outcome that cannot be written does not lose the order."""
+    rooms = open_rooms(model, journal_path=str(tmp_path / "orders.jsonl"))
+    journal = rooms.orders._placer._journal
+    written: list[Any] = []
+
+    def full(entry: Any, now: float) -> None:
+        written.append(entry.state)
+        if len(written) != 2:
+            raise OSError("no space left")
+
+    journal.write = full
+    with pytest.raises(errors.NotSent, match="the order journal cannot be written"):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert [] == model.calls
+    assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 1).id
+    assert 3 == len(written)
+
+
+def test_there_is_nothing_to_recover_without_a_journal(rooms: Rooms) -> None:
+    """`recover` without a journal says which setting it needs."""
+    with pytest.raises(errors.InvalidRequest, match="journal_path"):
+        rooms.orders.recover()
+
+
+def test_the_ledger_forgets_settled_orders_only(
+    model: GatewayModel, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of very many orders the oldest settled ones are forgotten, open ones never."""
+    monkeypatch.setattr(ledger, "KEPT", 3)
+    model.faults["Order/place"] = ["dropped"]
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="open")
+    for number in range(6):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag=f"t{number}")
+    known = [tag for tag in ("open", *(f"t{n}" for n in range(6))) if rooms.orders._ledger.find(tag)]
+    assert ["open", "t4", "t5"] == known
+    assert ["open"] == [entry.tag for entry in rooms.orders._ledger.open()]

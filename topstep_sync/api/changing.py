@@ -58,6 +58,8 @@ class Changer:
                 again = self._attempt(CANCEL, request, timeout)
                 if again is None:
                     return _cancelled(account_id, order_id, Change.DONE, order)
+        if not lost:
+            raise error
         raise self._unknown("the cancellation", order_id, CANCEL, error) from error
 
     def modify(

@@ -33,9 +33,6 @@ FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SIDE_BY_SIDE: Final = 4  # pulls at a time; the rate limit is reached with two on a fast line
 LISTED: Final = 4  # GUESS: months before a window that a contract traded in it may expire: the quarter, and one more
 
-# Seconds of open market that a short last page may leave before the start without another look.
-QUIET: Final = 900.0
-
 log = logging.getLogger("topstep_sync.history")
 
 opened = attrgetter("t")
@@ -212,21 +209,22 @@ class HistoryApi:
 
     def _pages(self, ask: Ask, report: Report | None) -> Iterator[list[Bar]]:
         """Pages from the newest back, each oldest first, none with a bar of another."""
-        edge, left = ask.end, ask.limit
         meter = Meter(ask.contract_id, ask.start, ask.end, self._rate, self._clock)
-        newest = True
+        end, left, newest = ask.end, ask.limit, True
         while True:
             count = ask.page if left is None else min(ask.page, left)
-            got = self._page(ask, edge, count, partial=ask.partial and newest)
-            fresh = between(got, ask.start, edge, inclusive=newest and ask.partial)
+            # Whether the gateway counts a bar that opens at the end as inside is not documented. If it does, the bar at
+            # the seam comes again; so one more is asked for.
+            got = self._page(ask, end, min(count + 1, MOST), partial=ask.partial and newest)
+            fresh = between(got, ask.start, end, inclusive=newest and ask.partial)[-count:]
             if fresh:
-                edge, newest = fresh[0].t, False
+                end, newest = fresh[0].t, False
                 left = None if left is None else left - len(fresh)
             # The gateway may hand out less than was asked for at its own discretion: only a page that brings nothing,
             # or one that reaches the start, ends it.
-            last = not fresh or left == 0 or edge <= ask.start or (len(got) < count and reached(ask, edge))
+            last = not fresh or left == 0 or end <= ask.start or (len(got) < count and reached(ask, end))
             if report is not None:
-                report(meter.page(len(fresh), edge, last=last))
+                report(meter.page(len(fresh), end, last=last))
             if fresh:
                 yield fresh
             if last:
@@ -258,17 +256,19 @@ def between(bars: list[Bar], start: datetime, end: datetime, *, inclusive: bool 
     # Newest first is what the gateway sends, though it does not promise it.
     found = bars[::-1] if len(bars) > 1 and bars[0].t > bars[-1].t else bars
     if any(a.t >= b.t for a, b in pairwise(found)):
-        found = sorted({bar.t: bar for bar in reversed(found)}.values(), key=opened)
+        found = sorted({bar.t: bar for bar in found}.values(), key=opened)
     first = bisect_left(found, start, key=opened)
     last = bisect_left(found, end + timedelta(microseconds=inclusive), key=opened)
     return found[first:last]
 
 
 def reached(ask: Ask, edge: datetime) -> bool:
-    """Whether a short page that ends at *edge* left no open market before it that could have bars."""
+    """Whether a short page that ends at *edge* left no open market before it that could have a bar."""
     seconds = SECONDS.get(ask.unit, 1) * ask.number
     if ask.start is FIRST:
         return False
-    if seconds >= SECONDS[BarUnit.DAY]:
-        return (edge - ask.start).total_seconds() < seconds + 4 * SECONDS[BarUnit.DAY]
-    return calendar.open_seconds(ask.start, edge) < max(seconds, QUIET)
+    if seconds == SECONDS[BarUnit.DAY]:
+        return not calendar.missing_days([], ask.start, edge)
+    if seconds > SECONDS[BarUnit.DAY]:
+        return (edge - ask.start).total_seconds() < seconds
+    return calendar.open_seconds(ask.start, edge) < seconds

@@ -15,6 +15,9 @@ log = logging.getLogger("topstep_sync.http")
 
 NAME: Final = "topstep-watch"
 
+LOOK: Final = 0.25
+"""Seconds between two looks of the thread; so it is gone soon after the last call."""
+
 
 class Watched:
     """One reply that somebody waits for."""
@@ -31,8 +34,8 @@ class Watched:
 class Watch:
     """The replies that are waited for, and a thread that looks at the clock while there are any. Thread-safe.
 
-    The thread is a daemon: it must not keep a program alive that is done. It ends when nothing is left to watch by
-    the time it looks, and at `close`.
+    The thread is a daemon: it must not keep a program alive that is done. It ends when it looks and nobody waits, and
+    at `close`. It is not told when a call is done: waking it would cost every call a switch of threads.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -94,8 +97,8 @@ class Watch:
                 if self.closed or earliest == FOREVER:
                     self._thread = None
                     return
-                self._planned = earliest
-            self._clock.wait(self._wake, earliest - self._clock.monotonic())
+                self._planned = min(earliest, self._clock.monotonic() + LOOK)
+            self._clock.wait(self._wake, min(LOOK, earliest - self._clock.monotonic()))
             now = self._clock.monotonic()
             for watched in [w for w in list(self._current) if w.at <= now]:
                 self._current.pop(watched, None)

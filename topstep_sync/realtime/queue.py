@@ -181,9 +181,9 @@ class EventQueue:
             while True:
                 left = end - self._clock.monotonic()
                 event = self.get(timeout=None if left == FOREVER else max(0.0, left))
+                aside.append(event)  # before the predicate, which may raise
                 if predicate(event):
-                    return event
-                aside.append(event)
+                    return aside.pop()
                 if self._backlog.merging and len(aside) % _ASIDE == 0:
                     aside = squeezed(aside)
         finally:

@@ -72,6 +72,7 @@ class Reconciler:
     def watch(self, account_id: int, epoch: float) -> None:
         """What happens to the account from *epoch* on is wanted; an earlier such moment stays."""
         self._since.setdefault(account_id, epoch)
+        self._publish(self.state.as_of, self.state.reconciled)
 
     def forget(self, account_id: int) -> None:
         """Nobody watches the account any more."""

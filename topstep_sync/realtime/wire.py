@@ -90,7 +90,8 @@ def _opened(row: Any) -> tuple[Action | None, Any]:
 
 def _market(event: type[Any], record: type[Record], many: bool) -> Callable[[list[Any]], list[Event]]:
     def read(arguments: list[Any]) -> list[Event]:
-        pairs = [arguments] if isinstance(arguments[:1], list) and _is_pair(arguments) else arguments
+        # Usually a contract and its payload; a client has seen several such pairs in one call.
+        pairs = [arguments] if arguments and isinstance(arguments[0], str) else arguments
         found = []
         for pair in pairs:
             contract_id, payload = msgspec.convert(pair, tuple[str, Any])
@@ -99,10 +100,6 @@ def _market(event: type[Any], record: type[Record], many: bool) -> Callable[[lis
         return found
 
     return read
-
-
-def _is_pair(arguments: list[Any]) -> bool:
-    return bool(arguments) and isinstance(arguments[0], str)
 
 
 def _logout(arguments: list[Any]) -> list[Event]:

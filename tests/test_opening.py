@@ -1,0 +1,246 @@
+"""Opening connections interruptibly: names, several addresses, proxies, TLS."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import authority, server_context
+from rude_hub import RudeHub, soon
+
+from topstep_sync.clock import SYSTEM_CLOCK
+from topstep_sync.realtime import opening
+from topstep_sync.realtime.opening import Channel, Interrupted, Waker, open_channel, trusting_context
+
+
+@pytest.fixture
+def waker() -> Iterator[Waker]:
+    made = Waker(SYSTEM_CLOCK)
+    yield made
+    made.close()
+
+
+def opened(url: str, waker: Waker, timeout: float = 5.0, tls: ssl.SSLContext | None = None) -> Channel:
+    return open_channel(url, waker, time.monotonic() + timeout, SYSTEM_CLOCK, tls)
+
+
+def in_thread(work: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+#################################################### the waker ####################################################
+
+
+def test_wake_ends_a_wait_and_is_not_lost(waker: Waker) -> None:
+    """Woken during or before the wait: it returns at once, once."""
+    waker.wake()
+    waker.wake()
+    start = time.perf_counter()
+    assert not waker.wait(None, 0.5)
+    in_thread(waker.wake)
+    assert not waker.wait(None, 0.5)
+    assert time.perf_counter() - start < 0.4
+
+
+def test_stop_ends_every_wait(waker: Waker) -> None:
+    """The current one and all later ones, sleeping and errands included."""
+    in_thread(waker.stop)
+    with pytest.raises(Interrupted):
+        waker.sleep(time.monotonic() + 5)
+    for attempt in (
+        lambda: waker.wait(None, 1.0),
+        lambda: waker.sleep(0.0),
+        lambda: waker.errand(lambda: time.sleep(0.2), time.monotonic() + 5, "errand"),
+    ):
+        with pytest.raises(Interrupted):
+            attempt()
+
+
+def test_an_errand_returns_raises_or_takes_too_long(waker: Waker) -> None:
+    """What the work returns or raises comes back; a time limit ends the wait, not the work."""
+    at = time.monotonic() + 5
+    assert 7 == waker.errand(lambda: 7, at, "errand")
+    with pytest.raises(ZeroDivisionError):
+        waker.errand(lambda: 1 // 0, at, "errand")
+    release = threading.Event()
+    with pytest.raises(TimeoutError, match="errand took too long"):
+        waker.errand(lambda: release.wait(5), time.monotonic() + 0.05, "errand")
+    release.set()
+
+
+def test_after_close_waking_does_nothing() -> None:
+    """Whoever still holds it may call it."""
+    waker = Waker(SYSTEM_CLOCK)
+    waker.close()
+    waker.wake()
+    waker.stop()
+
+
+##################################################### TCP #####################################################
+
+
+def test_a_channel_reads_and_writes(waker: Waker) -> None:
+    """Bytes go both ways; what arrives in one piece may be taken in small ones; the end is no bytes."""
+    with RudeHub() as hub:
+        channel = opened(hub.url, waker)
+        peer = hub.tcp()
+        assert (None, 5) == (channel.read(), channel.send(b"hello"))
+        assert b"hello" == peer._read(5)
+        peer.raw(b"abc")
+        assert [b"a", b"bc"] == [channel.recv(1), channel.recv(10)]
+        assert (False, 0.0, True) == (channel.pending(), channel.gettimeout(), channel.fileno() > 0)
+        peer.fin()
+        assert b"" == channel.recv(1)
+        channel.close()
+
+
+def test_a_full_socket_is_waited_for(waker: Waker) -> None:
+    """Writing more than fits goes on once the peer reads, and ends at the deadline when it does not."""
+    with RudeHub() as hub:
+        channel = opened(hub.url, waker)
+        peer = hub.tcp()
+        data = b"x" * 8_000_000
+        read = in_thread(lambda: peer._read(len(data)))
+        while data:
+            data = data[channel.send(data) :]
+        read.join(5)
+        channel.at = time.monotonic() + 0.1
+        with pytest.raises(TimeoutError):
+            _send_for_ever(channel)
+        channel.close()
+
+
+def _send_for_ever(channel: Channel) -> None:
+    while True:
+        channel.send(b"x" * 1_000_000)
+
+
+def test_the_second_address_gets_its_chance(waker: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the first address of a name refuses, the next is tried; when all do, the last refusal is told."""
+    with RudeHub() as hub, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        row = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        rows = [(*row, closed.getsockname()), (*row, ("127.0.0.1", hub.port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: rows)
+        opened("http://hub.example/x", waker).close()
+        rows.pop()
+        with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1 port"):
+            opened("http://hub.example/x", waker)
+        rows.clear()
+        with pytest.raises(OSError, match="has no address"):
+            opened("http://hub.example/x", waker)
+
+
+##################################################### proxies #####################################################
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the environment name a proxy for everything."""
+
+    def use(url: str) -> None:
+        monkeypatch.setenv("https_proxy", url)
+        monkeypatch.setenv("http_proxy", url)
+
+    return use
+
+
+def test_the_environment_s_proxy_is_asked_for_a_tunnel(waker: Waker, proxied: Callable[[str], None]) -> None:
+    """CONNECT with the login, then the tunnel is the channel; what follows the reply is not lost."""
+    with RudeHub() as proxy:
+        proxied(f"http://us%20er:pass@127.0.0.1:{proxy.port}")
+        asked: list[str] = []
+
+        def serve() -> None:
+            peer = proxy.tcp().read_request()
+            asked.extend(peer.request)
+            peer.raw(b"HTTP/1.1 200 Fine\r\nX: y\r\n\r\nhello")
+
+        in_thread(serve)
+        channel = opened("http://hub.example/hub", waker)
+        assert b"hello" == channel.recv(10)
+        assert ["CONNECT hub.example:80 HTTP/1.1", "Host: hub.example:80"] == asked[:2]
+        assert "Proxy-Authorization: Basic dXMgZXI6cGFzcw==" == asked[2]
+        channel.close()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 No\r\n\r\n", b"garbage\r\n\r\n", b""])
+def test_a_proxy_that_refuses(waker: Waker, proxied: Callable[[str], None], answer: bytes) -> None:
+    """Its words are in the error; a proxy that hangs up, too."""
+    with RudeHub() as proxy:
+        proxied(f"127.0.0.1:{proxy.port}")
+
+        def serve() -> None:
+            peer = proxy.tcp().read_request()
+            peer.raw(answer)
+            peer.fin()
+
+        in_thread(serve)
+        with pytest.raises(OSError, match="proxy"):
+            opened("https://hub.example/hub", waker)
+
+
+def test_proxies_that_are_no_help(
+    waker: Waker, proxied: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kind we do not speak is refused by name; this machine and no_proxy hosts are reached directly."""
+    proxied("socks5://127.0.0.1:1")
+    with pytest.raises(OSError, match="socks5 proxy is not supported"):
+        opened("https://hub.example/hub", waker)
+    with RudeHub() as hub:
+        opened(hub.url, waker).close()
+        monkeypatch.setenv("no_proxy", "hub.example")
+        row = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", hub.port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: [row])
+        opened("http://hub.example/hub", waker).close()
+
+
+####################################################### TLS #######################################################
+
+
+def test_tls_verifies_and_carries(waker: Waker, tmp_path: Path) -> None:
+    """With the authority's certificate the channel works, pending bytes included."""
+    ca = authority(tmp_path)
+    with RudeHub(server_context(ca)) as hub:
+        peers: list[Any] = []
+        in_thread(lambda: peers.append(hub.tcp()))
+        channel = opened(hub.url, waker, tls=trusting_context(str(ca.certificate)))
+        assert soon(lambda: peers)
+        peers[0].raw(b"x" * 20_000)
+        got = channel.recv(1)
+        while len(got) < 20_000:
+            got += channel.recv(70_000)
+        assert b"x" * 20_000 == got
+        assert isinstance(channel.pending(), bool)
+        channel.send(b"hello")
+        assert b"hello" == peers[0]._read(5)
+        channel.close()
+
+
+def test_tls_without_trust_is_refused(waker: Waker, tmp_path: Path) -> None:
+    """A certificate nobody vouches for ends the attempt before a byte of ours is sent."""
+    with RudeHub(server_context(authority(tmp_path))) as hub:
+        in_thread(lambda: _quietly(hub.tcp))
+        with pytest.raises(ssl.SSLCertVerificationError):
+            opened(hub.url, waker)
+
+
+def _quietly(work: Callable[[], Any]) -> None:
+    with contextlib.suppress(OSError):
+        work()
+
+
+def test_a_tls_handshake_that_hangs_can_be_called_off(waker: Waker) -> None:
+    """A server that accepts and says nothing holds nobody."""
+    with RudeHub() as hub:
+        threading.Timer(0.1, waker.stop).start()
+        with pytest.raises(Interrupted):
+            opened(hub.url.replace("http", "https"), waker)
+        assert opening.CHUNK == 65536

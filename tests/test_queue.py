@@ -1,0 +1,380 @@
+"""The event queue: order, policies by kind, waiting, ending."""
+
+import queue
+import random
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from topstep_sync.clock import ManualClock
+from topstep_sync.errors import StreamError, StreamFailed
+from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, Gap, OrderEvent, QuoteEvent, TradesEvent
+from topstep_sync.models import Depth, MarketTrade, Quote
+from topstep_sync.realtime.backlog import PILE, Backlog, merged, squeezed
+from topstep_sync.realtime.queue import EventQueue
+
+TRADE = MarketTrade(price=1.0, timestamp="2026-11-24T00:00:00Z", type=0, volume=1)  # type: ignore[arg-type]
+
+
+def quote(contract: str = "A", at: float = 0.0, **fields: Any) -> QuoteEvent:
+    return QuoteEvent(contract, Quote(**fields), received_at=at, received_epoch=at)
+
+
+def trade(contract: str = "A", at: float = 0.0) -> TradesEvent:
+    return TradesEvent(contract, [TRADE], received_at=at)
+
+
+def depth(contract: str = "A", at: float = 0.0, **fields: Any) -> DepthEvent:
+    return DepthEvent(contract, [Depth(**{"type": 2, "price": 1.0, "volume": 1, **fields})], received_at=at)
+
+
+def note(n: int, at: float = 0.0) -> ConnectionEvent:
+    """An event that is never dropped; *n* tells it from others."""
+    return ConnectionEvent(source="user", state=str(n), received_at=at)
+
+
+def order(n: int) -> OrderEvent:
+    return OrderEvent(data=n)  # type: ignore[arg-type]
+
+
+def test_events_come_out_in_the_order_they_went_in() -> None:
+    """A consumer that keeps up gets every event once, whichever way it takes them."""
+    events = EventQueue(clock=ManualClock(0.0))
+    sent = [note(i) if i % 3 else quote("AB"[i % 2], last_price=float(i)) for i in range(100)]
+    for i in range(0, 100, 7):
+        events.put(sent[i : i + 7])
+    got = [events.get(), events.get_nowait(), *events.drain(10), *events.drain(), *events.drain()]
+    assert (sent, 100, True) == (got, events.received, events.empty())
+
+
+def test_an_empty_queue_is_told_as_by_the_standard_one() -> None:
+    """queue.Empty after the timeout, at once without one; a negative timeout is refused."""
+    clock = ManualClock(auto=True)
+    events = EventQueue(clock=clock)
+    start = clock.monotonic()
+    for attempt in (events.get_nowait, lambda: events.get(timeout=5.0), lambda: events.get(block=False)):
+        with pytest.raises(queue.Empty):
+            attempt()
+    assert (5.0, [], bool(events)) == (clock.monotonic() - start, events.drain(), True)
+    with pytest.raises(ValueError, match="0 or more"):
+        events.get(timeout=-1)
+
+
+@pytest.mark.parametrize("options", [{"max_trades": 0}, {"max_depth": -1}])
+def test_limits_that_make_no_sense_are_refused(options: dict[str, int]) -> None:
+    """A limit below one is refused, with its name."""
+    with pytest.raises(ValueError, match="max_"):
+        EventQueue(**options)  # type: ignore[arg-type]
+
+
+################################################### quotes ###################################################
+
+
+def test_quotes_merge_only_while_the_consumer_is_behind() -> None:
+    """Behind by more than 0.1 s, one image a contract is left, in the place of the oldest and as fresh as the last."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock)
+    events.put([quote("A", 0.0, last_price=1.0, best_bid=0.5), note(1), quote("B", 0.0, last_price=9.0)])
+    clock.advance(1.0)
+    events.put([quote("A", 1.0, last_price=2.0), quote("A", 1.0, best_ask=3.0)])
+    first, second, third = events.drain()
+    assert ("A", 2.0, 0.5, 3.0, 1.0) == (
+        first.contract_id,
+        first.data.last_price,
+        first.data.best_bid,
+        first.data.best_ask,
+        first.received_at,
+    )
+    assert ("1", "B", 2, []) == (second.state, third.contract_id, events.merged, events.drain())
+
+
+def test_get_merges_what_came_meanwhile() -> None:
+    """A consumer that takes one event a second gets the freshest image each time, not a backlog."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock)
+    prices = []
+    for second in range(5):
+        events.put([quote("A", clock.monotonic(), last_price=second * 100.0 + i) for i in range(42)])
+        clock.advance(1.0)
+        prices.append(events.get().data.last_price)
+    assert [41.0, 141.0, 241.0, 341.0, 441.0] == prices
+
+
+def test_every_quote_is_kept_where_that_is_asked_for() -> None:
+    """Without conflation nothing is merged, however far behind the consumer is."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock, conflate=False)
+    events.put([quote(last_price=float(i)) for i in range(10_000)])
+    clock.advance(60.0)
+    assert [float(i) for i in range(10_000)] == [event.data.last_price for event in events.drain()]
+
+
+def test_merging_changes_no_event_that_another_queue_holds() -> None:
+    """Two queues may hold the same event; one that merges makes a copy."""
+    clock = ManualClock(0.0)
+    slow, every = EventQueue(clock=clock), EventQueue(clock=clock, conflate=False)
+    batch = [quote("A", 0.0, last_price=1.0), quote("A", 0.0, last_price=2.0)]
+    slow.put(batch)
+    every.put(batch)
+    clock.advance(1.0)
+    assert [2.0] == [event.data.last_price for event in slow.drain()]
+    assert [1.0, 2.0] == [event.data.last_price for event in every.drain()]
+
+
+def test_a_price_left_out_is_not_a_price_taken_away() -> None:
+    """UNSET keeps the old value; null takes its place; neither is ever zero."""
+    image = merged(Quote(last_price=5.0, best_bid=4.0), Quote(best_bid=None, best_ask=6.0))
+    assert (5.0, None, 6.0, UNSET) == (image.last_price, image.best_bid, image.best_ask, image.open)
+
+
+FIELDS = st.fixed_dictionaries(
+    {}, optional={name: st.one_of(st.none(), st.floats(0, 9)) for name in ("last_price", "best_bid", "volume")}
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ABC"), FIELDS, st.floats(0, 0.2)), max_size=40), st.randoms())
+def test_whatever_is_merged_the_last_image_is_the_same(rows: list[Any], chance: random.Random) -> None:
+    """Any taking at any pace ends with the image that all quotes together make."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock)
+    expected: dict[str, Quote] = {}
+    images: dict[str, Quote] = {}
+
+    def see(event: QuoteEvent) -> None:
+        images[event.contract_id] = merged(images.get(event.contract_id, Quote()), event.data)
+
+    for contract, fields, pause in rows:
+        event = quote(contract, clock.monotonic(), **fields)
+        expected[contract] = merged(expected.get(contract, Quote()), event.data)
+        events.put([event])
+        clock.advance(pause)
+        if chance.random() < 0.3 and not events.empty():
+            see(events.get())
+        if chance.random() < 0.1:
+            for taken in events.drain():
+                see(taken)
+    for taken in events.drain():
+        see(taken)
+    assert expected == images
+
+
+################################################ the other kinds ################################################
+
+
+def test_user_events_are_never_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """A million quotes later, every user event is still there, in order, and the growth was told."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock, max_trades=10, max_depth=10)
+    sent = [order(i) for i in range(60_000)]
+    for i in range(0, 60_000, 100):
+        events.put([*sent[i : i + 100], *(quote() for _ in range(50)), trade(), depth()])
+    kept = [event for event in events.drain() if event.kind == "order"]
+    assert sent == kept
+    assert "events wait for a consumer" in caplog.text
+
+
+def test_the_oldest_market_trades_are_dropped_and_counted() -> None:
+    """Beyond the limit the oldest go, a Gap in their place says how many, and the newest stay."""
+    events = EventQueue(clock=ManualClock(0.0), max_trades=100)
+    for i in range(1000):
+        events.put([trade("AB"[i % 2], i), note(i)])
+    got = events.drain()
+    gaps = [event for event in got if isinstance(event, Gap)]
+    trades = [event for event in got if isinstance(event, TradesEvent)]
+    assert (1000, {"A", "B"}) == (sum(gap.count for gap in gaps) + len(trades), {gap.contract_id for gap in gaps})
+    assert 100 <= len(trades) <= 300
+    assert [float(999 - i) for i in range(len(trades))] == [event.received_at for event in reversed(trades)]
+    assert [str(i) for i in range(1000)] == [event.state for event in got if isinstance(event, ConnectionEvent)]
+    assert events.dropped == sum(gap.count for gap in gaps)
+    assert max(got.index(gap) for gap in gaps) < got.index(trades[0])
+
+
+def test_depth_overflow_drops_the_books_and_asks_for_new_ones() -> None:
+    """All depth that waited is gone, a BookReset for each contract says so, and both books are asked for anew."""
+    asked: list[str] = []
+    events = EventQueue(clock=ManualClock(0.0), max_depth=100, on_reset=asked.append)
+    events.put([depth("A", price=5.0), depth("B", price=6.0)])
+    assert (2, 5.0, 6.0) == (len(events.drain()), events.book("A").best_bid, events.book("B").best_bid)
+    for i in range(150):
+        events.put([depth("AB"[i % 2]), depth("A")])
+    got = events.drain()
+    resets = [event for event in got if isinstance(event, BookReset)]
+    assert {"A", "B"} == {reset.contract_id for reset in resets} == set(asked)
+    assert 300 == sum(reset.count for reset in resets) + sum(isinstance(event, DepthEvent) for event in got)
+    assert (None, events.dropped) == (
+        events.book("B").best_bid if not any(isinstance(e, DepthEvent) for e in got) else None,
+        sum(reset.count for reset in resets),
+    )
+
+
+def test_a_stalled_consumer_costs_little_memory() -> None:
+    """However many quotes nobody takes, no more than one pile of them is ever kept."""
+    events = EventQueue()
+    most = 0
+    for i in range(100):
+        events.put([quote("ABCDEFGH"[j % 8], 0.0, last_price=float(i)) for j in range(500)])
+        most = max(most, events.qsize())
+    assert most <= PILE
+    assert (8, 50_000) == (len(events.drain()), events.received)
+
+
+################################################### waiting ###################################################
+
+
+def test_a_waiting_consumer_is_woken_by_a_batch() -> None:
+    """Whoever waits gets the first event of the batch, and finds the rest without waiting."""
+    events = EventQueue()
+    got: list[Any] = []
+    consumer = threading.Thread(target=lambda: got.extend([events.get(timeout=5), *events.drain(timeout=5)]))
+    consumer.start()
+    events.put([note(1), note(2)])
+    consumer.join(5)
+    assert ["1", "2"] == [event.state for event in got]
+
+
+def test_32_consumers_share_a_queue() -> None:
+    """Every event reaches exactly one of 32 consumers, and no one sleeps while events wait."""
+    events = EventQueue()
+    got: list[list[str]] = [[] for _ in range(32)]
+
+    def consume(mine: list[str]) -> None:
+        mine.extend(event.state for event in events)
+
+    consumers = [threading.Thread(target=consume, args=(mine,)) for mine in got]
+    for consumer in consumers:
+        consumer.start()
+    for i in range(0, 3200, 4):
+        events.put([note(i + j) for j in range(4)])
+    events.finish("done")
+    for consumer in consumers:
+        consumer.join(10)
+    assert sorted(range(3200)) == sorted(int(state) for mine in got for state in mine)
+
+
+def test_drain_waits_for_the_first_event_only() -> None:
+    """With a timeout, drain returns as soon as something is there, or empty-handed in time."""
+    clock = ManualClock(auto=True)
+    events = EventQueue(clock=clock)
+    start = clock.monotonic()
+    assert ([], 2.0) == (events.drain(timeout=2.0), clock.monotonic() - start)
+
+
+def test_wait_for_leaves_the_others_in_their_order() -> None:
+    """The event that was waited for is taken out of the middle."""
+    events = EventQueue(clock=ManualClock(0.0))
+    events.put([note(i) for i in range(10)])
+    assert "4" == events.wait_for(lambda event: event.state == "4").state
+    assert ["0", "1", "2", "3", "5", "6", "7", "8", "9"] == [event.state for event in events.drain()]
+
+
+def test_wait_for_gives_up_in_time_and_loses_nothing() -> None:
+    """After the timeout, or when the predicate raises, everything is still there."""
+    clock = ManualClock(auto=True)
+    events = EventQueue(clock=clock)
+    events.put([note(i) for i in range(3)])
+    with pytest.raises(queue.Empty):
+        events.wait_for(lambda event: False, timeout=3.0)
+    with pytest.raises(ZeroDivisionError):
+        events.wait_for(lambda event: 1 // 0)
+    assert ["0", "1", "2"] == [event.state for event in events.drain()]
+
+
+def test_wait_for_merges_what_it_keeps_aside() -> None:
+    """Waiting for an order through a storm of quotes costs one image a contract, not a million events."""
+    events = EventQueue(clock=ManualClock(0.0))
+    for i in range(30):
+        events.put([quote(last_price=float(i * 1000 + j)) for j in range(1000)])
+    events.put([order(1)])
+    assert "order" == events.wait_for(lambda event: event.kind == "order").kind
+    left = events.drain()
+    assert len(left) < 10_000
+    assert 29_999.0 == left[-1].data.last_price
+
+
+def test_squeezed_keeps_everything_but_quotes() -> None:
+    """Merging by itself touches nothing else."""
+    kept = squeezed([note(1), quote(last_price=1.0), trade(), quote(last_price=2.0), depth()])
+    assert ["connection", "quote", "trades", "depth"] == [event.kind for event in kept]
+
+
+#################################################### ending ####################################################
+
+
+def test_closing_ends_iteration_after_what_waits() -> None:
+    """What was there is still delivered; then the loop ends, and get says why."""
+    closed: list[Any] = []
+    with EventQueue(on_close=closed.append) as events:
+        events.put([note(1)])
+    events.close()
+    events.put([note(2)])
+    assert (["1"], [events]) == ([event.state for event in events], closed)
+    assert (True, "the queue was closed") == (events.closed, events.reason)
+    for attempt in (events.get, events.drain):
+        with pytest.raises(StreamError, match="closed"):
+            attempt()
+
+
+def test_a_stream_that_gave_up_is_not_a_quiet_end() -> None:
+    """A main loop learns that the stream failed, and why, instead of ending as if all were well."""
+    events = EventQueue()
+    events.put([note(1)])
+    events.finish("the user hub gave up: 401", failed=True)
+    assert "1" == next(events).state
+    with pytest.raises(StreamFailed, match="401"):
+        next(events)
+
+
+def test_closing_wakes_who_waits() -> None:
+    """A consumer that waits without a timeout is released."""
+    events = EventQueue()
+    ended = threading.Event()
+    consumer = threading.Thread(target=lambda: (list(events), ended.set()))
+    consumer.start()
+    events.close()
+    assert ended.wait(5)
+    consumer.join(5)
+
+
+def test_lag_is_the_age_of_the_oldest() -> None:
+    """In seconds; zero when nothing waits."""
+    clock = ManualClock(10.0)
+    events = EventQueue(clock=clock)
+    assert 0.0 == events.lag
+    events.put([note(1, at=10.0), note(2, at=11.0)])
+    clock.advance(3.0)
+    assert (3.0, 2, 2) == (events.lag, events.qsize(), len(events))
+    events.get()
+    assert 2.0 == events.lag
+    assert "EventQueue(1 waiting, lag 2.000 s, 0 dropped)" == repr(events)
+    events.close()
+    assert "closed: the queue was closed" in repr(events)
+
+
+################################################### the backlog ###################################################
+
+
+@given(st.lists(st.sampled_from("qntd"), max_size=300), st.integers(1, 30), st.integers(1, 30), st.randoms())
+def test_nothing_is_lost_without_being_counted(
+    kinds: list[str], max_trades: int, max_depth: int, chance: random.Random
+) -> None:
+    """However slow the consumer and small the limits: dropped + merged + delivered = received, notes all in order."""
+    clock = ManualClock(0.0)
+    backlog = Backlog(True, max_trades, max_depth)
+    got: list[Any] = []
+    for i, kind in enumerate(kinds):
+        now = clock.monotonic()
+        backlog.put([{"q": quote("A", now), "n": note(i, now), "t": trade("A", now), "d": depth("A", now)}[kind]])
+        clock.advance(chance.random() * 0.2)
+        if chance.random() < 0.1:
+            got.append(backlog.take(clock))
+    got += backlog.take_all(clock)
+    notes = [int(event.state) for event in got if isinstance(event, ConnectionEvent)]
+    told = sum(event.count for event in got if isinstance(event, (Gap, BookReset)))
+    real = sum(not isinstance(event, (Gap, BookReset)) and event is not None for event in got)
+    assert [i for i, kind in enumerate(kinds) if kind == "n"] == notes
+    assert len(kinds) == real + backlog.dropped + backlog.merged
+    assert (backlog.dropped, 0) == (told, backlog.size)

@@ -72,6 +72,8 @@ def test_no_claim_is_believed_beyond_a_day(exp: float, iat: float, skew: float |
         ({"exp": NOW + 600}, NOW + 3600, 600.0),  # the Date header cannot be right
         ({"exp": NOW - 600, "iat": NOW - 4200}, None, 3600.0),  # no Date: what was just issued lives as long as it says
         ({"exp": NOW - 600}, NOW, DAY),  # it cannot be expired, as it was just issued: the hint is worth nothing
+        ({"exp": NOW + 600, "iat": NOW}, NOW - 3600, 600.0),  # the Date header is an hour old
+        ({"exp": NOW + 600, "iat": NOW + 600}, None, 600.0),  # an iat that cannot be
         ({"exp": (NOW + 60) * 1000}, None, DAY),  # milliseconds
         ({"exp": NOW + 7 * DAY}, NOW, DAY),
     ],

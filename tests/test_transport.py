@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import requests
+from token_fakes import locals_of
 
 from topstep_sync.auth.transport import MAX_REPLY, PlainPost
 from topstep_sync.clock import SYSTEM_CLOCK
@@ -136,32 +137,13 @@ def test_the_connection_ends_without_a_reply(end: Callable[[socket.socket], None
     assert (1, "/api/Auth/loginKey") == (caught.value.attempts, caught.value.endpoint)
 
 
-def locals_of(error: BaseException) -> str:
-    """What a crash reporter prints: the locals of every frame of *error* and of all it came from."""
-    shown, seen, todo = [], set(), [error]
-    while todo:
-        one = todo.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        trace = one.__traceback__
-        while trace is not None:
-            # The test's own frame holds the secrets by name.
-            if trace.tb_frame.f_code.co_filename != __file__:
-                shown.append(repr(trace.tb_frame.f_locals))
-            trace = trace.tb_next
-        todo += [one.__cause__, one.__context__]  # type: ignore[list-item]
-        shown.append(repr(one) + str(one) + repr(vars(one)))
-    return "\n".join(shown)
-
-
 @pytest.mark.parametrize("talk", [reset, lambda connection: None, answer("Content-Length: 9\r\n", b"x")])
 def test_no_secret_in_the_locals_of_a_failure(talk: Callable[[socket.socket], None]) -> None:
     """Whatever goes wrong, a crash reporter that prints locals prints neither key nor token."""
     body = SecretBytes(f'{{"apiKey":"{KEY}"}}'.encode())
     with server(talk) as url, pytest.raises(RequestError) as caught:
         PlainPost(config(url), SYSTEM_CLOCK)("/api/Auth/loginKey", body, TOKEN)
-    shown = locals_of(caught.value)
+    shown = locals_of(caught.value, __file__)
     assert "PlainPost" in shown
     assert KEY not in shown
     assert TOKEN not in shown
@@ -174,7 +156,7 @@ def test_no_secret_in_the_locals_when_nobody_listens() -> None:
     body = SecretBytes(f'{{"apiKey":"{KEY}"}}'.encode())
     with pytest.raises(ConnectFailed) as caught:
         PlainPost(config(url), SYSTEM_CLOCK)("/api/Auth/loginKey", body, TOKEN)
-    shown = locals_of(caught.value)
+    shown = locals_of(caught.value, __file__)
     assert "PlainPost" in shown
     assert KEY not in shown
     assert TOKEN not in shown

@@ -86,3 +86,21 @@ def together(count: int, call: Callable[[], Any]) -> list[Any]:
         thread.join(60)
         assert not thread.is_alive()
     return found
+
+
+def locals_of(error: BaseException, *skipped: str) -> str:
+    """What a crash reporter prints: locals of all frames of *error* and of all it came from; not of *skipped* files."""
+    shown, seen, todo = [], set(), [error]
+    while todo:
+        one = todo.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        trace = one.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename not in skipped:  # a test's own frames hold the secrets by name
+                shown.append(repr(trace.tb_frame.f_locals))
+            trace = trace.tb_next
+        todo += [one.__cause__, one.__context__]  # type: ignore[list-item]
+        shown.append(repr(one) + str(one) + repr(vars(one)))
+    return "\n".join(shown)

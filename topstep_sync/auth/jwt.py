@@ -53,6 +53,8 @@ def seconds_left(value: str, now: float, server_now: float | None, lifetime: flo
     said = claims(value)
     if said.exp is None:
         return lifetime
+    if said.iat is not None and said.exp > said.iat:
+        lifetime = min(lifetime, said.exp - said.iat)  # none has more left than it ever had, whatever the clocks say
     starts = (server_now, now, said.iat)  # the gateway's own clock first; what was just issued has life left
     readings = (said.exp - start for start in starts if start is not None)
     return min(next((left for left in readings if left > 0), lifetime), lifetime)

@@ -50,6 +50,7 @@ class RedisShelf:
     """
 
     def __init__(self, url: str, name: str, clock: Clock) -> None:
+        self._key = f"topstep_sync:token:{name}"  # first: a crash reporter asks a half-made object for its repr
         try:
             import redis
         except ImportError:
@@ -57,7 +58,6 @@ class RedisShelf:
         self._redis: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
         self._error: type[Exception] = redis.RedisError
         self._clock = clock
-        self._key = f"topstep_sync:token:{name}"
 
     def ahead(self) -> float:
         """Stored times are on Redis' clock, which is this many seconds ahead of ours."""

@@ -15,7 +15,7 @@ from topstep_sync.models import Order, OrderStatus
 from topstep_sync.simulator import steering
 from topstep_sync.simulator.control import PREFIX, Control
 from topstep_sync.simulator.evidence import Arrival
-from topstep_sync.simulator.faults import Fault
+from topstep_sync.simulator.fault_desk import FaultDesk
 from topstep_sync.simulator.hub_desk import HubDesk
 from topstep_sync.simulator.hub_negotiate import Negotiation
 from topstep_sync.simulator.hub_server import Hubs
@@ -35,77 +35,6 @@ T = TypeVar("T")
 
 class GatewayClosed(RuntimeError):
     """The gateway is not running (any more)."""
-
-
-class FaultSwitch:
-    """One fault in force; as a context manager it is over at the end of the block."""
-
-    def __init__(self, run: Callable[[Callable[[World], Any]], Any], fault: Fault) -> None:
-        self._run = run
-        self._fault = fault
-
-    @property
-    def struck(self) -> int:
-        """How often it has struck."""
-        return self._fault.struck
-
-    def remove(self) -> None:
-        """It strikes no more."""
-        self._run(lambda world: world.faults.remove(self._fault))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-    def __repr__(self) -> str:
-        return f"FaultSwitch({self._fault!r})"
-
-
-class FaultDesk:
-    """Where faults are ordered. Thread-safe; kinds are in `faults.REST_KINDS` and `faults.HUB_KINDS`."""
-
-    def __init__(self, run: Callable[[Callable[[World], Any]], Any]) -> None:
-        self._run = run
-
-    def add(self, operation: str, kind: str, **options: Any) -> FaultSwitch:
-        """The next call of *operation* (`Order/place`, `*`) meets a fault of that kind.
-
-        Args:
-            options: fields of `faults.Fault`: `times`, `skip`, `probability`, `until`, `status`, `seconds`, ...
-        """
-        fault = Fault(operation=operation, kind=kind, **options)
-        self._run(lambda world: world.faults.add(fault, world.clock.monotonic()))
-        return FaultSwitch(self._run, fault)
-
-    def status(self, operation: str, status: int, **options: Any) -> FaultSwitch:
-        """That status instead of the work."""
-        return self.add(operation, "status", status=status, **options)
-
-    def lose(self, operation: str, **options: Any) -> FaultSwitch:
-        """The work is done and its reply lost."""
-        return self.add(operation, "lose", **options)
-
-    def reset(self, operation: str, **options: Any) -> FaultSwitch:
-        """The connection is reset before the call is read."""
-        return self.add(operation, "reset", **options)
-
-    def late(self, operation: str, seconds: float, **options: Any) -> FaultSwitch:
-        """The work is done so many seconds late, whether or not the client still waits."""
-        return self.add(operation, "late", seconds=seconds, **options)
-
-    def slow(self, operation: str, seconds: float, **options: Any) -> FaultSwitch:
-        """The work is done at once and answered so many seconds late."""
-        return self.add(operation, "slow", seconds=seconds, **options)
-
-    def clear(self) -> None:
-        """No fault is in force."""
-        self._run(lambda world: world.faults.clear())
-
-    def active(self) -> list[Fault]:
-        """The rules in force, as copies."""
-        return self._run(lambda world: [msgspec.structs.replace(rule) for rule in world.faults.rules])  # type: ignore[no-any-return]
 
 
 class Simulator:
@@ -228,7 +157,10 @@ class Simulator:
 
         if self._loop is None or self._world is None:
             raise GatewayClosed("the gateway is not running: use it in a with block, or call start()")
-        self._loop.call_soon_threadsafe(ask)
+        try:
+            self._loop.call_soon_threadsafe(ask)
+        except RuntimeError:  # the loop ended in between
+            raise GatewayClosed("the gateway has been closed") from None
         return answer.result(PATIENCE)
 
     ############################################# addresses #############################################
@@ -312,6 +244,10 @@ class Simulator:
     def advance(self, seconds: float) -> None:
         """Simulation time is *seconds* later, and everything due by then has happened."""
         self.run(lambda world: world.clock.advance(seconds))
+
+    def set_speed(self, speed: float) -> None:
+        """Simulation time runs at *speed* seconds per real one from now on; 0: only `advance` moves it."""
+        self.run(lambda world: world.clock.set_speed(speed))
 
     def drop_hubs(self, hub: str = "all", how: str = "abort") -> int:
         """Every connection of *hub* has been dropped; how many that were. The ways are in `hub_server.DROPS`."""

@@ -5,11 +5,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limiter_world import Stretching, drive
 
 from topstep_sync.http.learning import FADE, MOST, STUBBORN, Learned
 from topstep_sync.http.window import Window
-
-from .limiter_world import Stretching, drive
 
 
 def learned(limit: int = 100, window: float = 60.0, margin: float = 0.0) -> Learned:

@@ -2,14 +2,47 @@
 
 import math
 import random
+import time
 from dataclasses import dataclass, field
 
+from topstep_sync.clock import FOREVER, ManualClock, Waitable
 from topstep_sync.http.window import Gate, Window
 
 ORDERS = "/api/Order/search"
 CANCEL = "/api/Order/cancel"
 BARS = "/api/History/retrieveBars"
 PING = "/api/Status/ping"
+
+
+class WatchedClock(ManualClock):
+    """A manual clock that knows until when each of its sleepers sleeps, so that no test advances it too early."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: dict[object, float] = {}
+
+    def wait(self, event: Waitable, timeout: float | None = None) -> bool:
+        key, end = object(), FOREVER if timeout is None else self.monotonic() + timeout
+        self._ends[key] = end
+        try:
+            while not event.wait(0.001):
+                if self.monotonic() >= end:
+                    return event.is_set()
+            return True
+        finally:
+            del self._ends[key]
+
+    def wait_for(self, *, timed: int = 0, untimed: int = 0) -> None:
+        """Return once exactly so many sleep until an instant that is to come, and so many until an event."""
+        limit = time.monotonic() + 10.0
+        while True:
+            ends = [end for end in list(self._ends.values()) if end > self.monotonic()]
+            found = (sum(1 for end in ends if end < FOREVER), sum(1 for end in ends if end == FOREVER))
+            if found == (timed, untimed):
+                return
+            if time.monotonic() > limit:
+                raise TimeoutError(f"{found} sleep with and without an instant, not {(timed, untimed)}")
+            time.sleep(0.0005)
 
 
 @dataclass

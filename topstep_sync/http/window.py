@@ -181,7 +181,9 @@ class Window:
         if lacking < 0:
             return max(0.0, frozen)
         rounds, rest = divmod(lacking, self.cap)
-        first = min(self._until_free(now, rest), self.span)  # a call in flight completes now at best
+        first = self._until_free(now, rest)
+        if first == FOREVER:
+            first = self.span  # a call in flight completes now at best
         return max(frozen, first + self.span * rounds)
 
     def age(self, now: float) -> float:

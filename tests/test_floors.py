@@ -42,6 +42,7 @@ FLOORS = {
     "session": 4, "snapshots": 4,
     # 5 doors
     "cli": 5, "__main__": 5, "demo": 5, "screens": 5, "notebook": 5, "testing": 5, "compat": 5, "simulator": 5,
+    "recordings": 5,
     # the name itself: the version and the way to the public names
     "": 6, "http": 0, "auth": 0, "realtime": 0,
 }  # fmt: skip

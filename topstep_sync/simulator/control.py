@@ -51,7 +51,7 @@ class Control:
             ask = Ask(self._world, self._hubs, names, query, await read_body(receive))
             answer = handler(ask)
             content = await answer if inspect.isawaitable(answer) else answer
-        except (ValueError, KeyError, OverflowError) as error:
+        except (ValueError, KeyError, OverflowError, OSError) as error:
             log.info("! control %s %s: %s", scope["method"], path, error)
             return _json(400, {"error": str(error)})
         return Answer(204) if content is None else _json(200, content)

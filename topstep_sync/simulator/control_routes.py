@@ -9,7 +9,9 @@ import msgspec
 from topstep_sync.simulator import control_state as state
 from topstep_sync.simulator import steering
 from topstep_sync.simulator.faults import Fault
+from topstep_sync.simulator.hub_replay import play
 from topstep_sync.simulator.hub_server import ALL, Hubs
+from topstep_sync.simulator.recording import read
 from topstep_sync.simulator.world import World
 
 _DROP_WORDS: Final = {"error": "close", "error-reconnect": "close-reconnect"}  # the reference gateway's
@@ -158,6 +160,10 @@ async def blast(ask: Ask) -> Any:
     return await ask.hubs.blast(ask.text("hub", ALL), ask.whole("count"), **options)
 
 
+async def replay(ask: Ask) -> Any:
+    return {"records": await play(ask.hubs, read(ask.text("path")), ask.number("speed", 1))}
+
+
 ROUTES: Final[dict[tuple[str, str], Handler]] = {
     ("GET", "/state"): lambda ask: state.snapshot(ask.world, ask.hubs),
     ("GET", "/kinds"): lambda ask: state.kinds(ask.world),
@@ -179,6 +185,7 @@ ROUTES: Final[dict[tuple[str, str], Handler]] = {
     ("GET", "/hubs"): hub_connections,
     ("GET", "/hubs/history"): hub_history,
     ("POST", "/hubs/fail-connects"): fail_connects,
+    ("POST", "/hubs/replay"): replay,
     ("POST", "/hubs/{hub}/drop"): drop,
     ("POST", "/hubs/{hub}/send/{target}"): send,
     ("POST", "/hubs/{hub}/ask/{target}"): ask_client,

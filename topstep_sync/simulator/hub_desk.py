@@ -1,11 +1,15 @@
 """The handle by which tests and programs steer a running gateway's hubs, from any thread."""
 
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from topstep_sync.simulator.hub_replay import play
 from topstep_sync.simulator.hub_server import ALL, HubEvent, Hubs
+from topstep_sync.simulator.recording import Recorder, read
 
 PATIENCE: Final = 30.0  # seconds that the simulation's thread may need beyond what was asked
 
@@ -74,6 +78,25 @@ class HubDesk:
             options: `burst` (records a message), `size` (bytes a record), `rate` (records a second), `contract_id`.
         """
         return self._wait(lambda hubs: hubs.blast(hub, count, **options), patience)  # type: ignore[no-any-return]
+
+    @contextlib.contextmanager
+    def record(self, path: str | Path) -> Iterator[Recorder]:
+        """Within the block every event of the exchange and of moving markets goes into a recording at *path*."""
+        with Recorder(path) as recorder:
+            self._run(lambda hubs: setattr(hubs, "recorder", recorder))
+            try:
+                yield recorder
+            finally:
+                self._run(lambda hubs: setattr(hubs, "recorder", None))
+
+    def replay(self, path: str | Path, speed: float = 1.0, *, patience: float = 3600.0) -> int:
+        """The recording at *path* has been played to subscribers, byte for byte; how many records that were.
+
+        Args:
+            speed: how many times as fast as recorded; 0: as fast as the connections take it.
+            patience: seconds after which it is given up.
+        """
+        return self._wait(lambda hubs: play(hubs, read(path), speed), patience)  # type: ignore[no-any-return]
 
 
 def open_connections(hubs: Hubs) -> list[HubConnection]:

@@ -3,6 +3,7 @@
 import enum
 import itertools
 import logging
+from collections import deque
 from typing import Any, Final, Protocol
 
 from topstep_sync.simulator import hub_dialect as dialect
@@ -108,7 +109,8 @@ class Link:
         self.since = now
         self.state = LinkState.HANDSHAKE
         self.topics: set[str] = set()
-        self.invocations: list[str] = []
+        self.invocations: deque[str] = deque(maxlen=1000)
+        """Methods it called, the newest thousand, in order."""
         self.sent = 0
         """Records sent so far."""
         self.refusal: str | None = None

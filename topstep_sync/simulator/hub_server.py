@@ -18,6 +18,7 @@ from topstep_sync.simulator.hub_link import Link
 from topstep_sync.simulator.hub_methods import ECHO_HUB, HUBS, Call, invoke
 from topstep_sync.simulator.hub_payloads import Shaper, topic_of
 from topstep_sync.simulator.hub_socket import HubSocket, Refusal, Upgrade
+from topstep_sync.simulator.recording import Recorder
 from topstep_sync.simulator.tokens import TokenFault, Verdict
 from topstep_sync.simulator.world import World
 
@@ -62,11 +63,13 @@ class Hubs:
         clock: of pings and timeouts, which are about the network and run in real time.
     """
 
-    def __init__(self, world: World, clock: Clock = SYSTEM_CLOCK, history: int = 100_000) -> None:
+    def __init__(self, world: World, clock: Clock = SYSTEM_CLOCK, history: int = 10_000) -> None:
         self.world = world
         self.history: deque[HubEvent] = deque(maxlen=history)
         self.links: dict[str, Link] = {}
         """Connections whose handshake is done, by id, oldest first."""
+        self.recorder: Recorder | None = None
+        """When set, gets every event of the exchange and the market, whether or not anybody listens."""
         self._settings = world.settings
         self._clock = clock
         self._sockets: dict[str, HubSocket] = {}
@@ -248,17 +251,30 @@ class Hubs:
         """The event waits to go out to everybody who subscribed to its topic."""
         topic = topic_of(publication)
         listeners = [link for link in self.links.values() if topic in link.topics and link.hub == publication.hub]
-        if listeners and topic:
+        if topic and (listeners or self.recorder):
             records = [
                 dialect.invocation(publication.target, shaped)
                 for shaped in self._shaper.shape(publication.target, publication.arguments)
             ]
+            self._record(publication.hub, records)
             self._put(listeners, publication.target, records)
+
+    def _record(self, hub: str, records: list[bytes]) -> None:
+        if self.recorder:
+            for record in records:
+                self.recorder.write(hub, record[: -len(dialect.RECORD_END)])
 
     def _put(self, links: Iterable[Link], target: str, records: list[bytes]) -> None:
         for link in links:
             for record in self._event_faults.pass_through(link, target, records):
                 link.put(record)
+
+    async def drain(self, hub: str) -> None:
+        """Every connection of *hub* has room for more."""
+        self.flush()
+        for link in self.of(hub):
+            await self._sockets[link.id].drain()
+        await asyncio.sleep(0)
 
     def dirty(self, link: Link) -> None:
         if not self._dirty and self._loop:

@@ -233,6 +233,10 @@ class HubSocket(asyncio.Protocol):
         self.transport.write(frames.encode_close())
         self._closing = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self.transport.close)
 
+    async def drain(self) -> None:
+        """The transport has room again, or the connection is over."""
+        await self._writable.wait()
+
     async def send_bytes(self, data: bytes) -> bool:
         """*data*, frames and all, has been taken by the transport; False when the connection is over."""
         if self._deaf or self.transport.is_closing():

@@ -16,6 +16,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection. `/echo` and every path that is not named here returns the request as JSON."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: "EchoServer"
 
     def log_message(self, *_: Any) -> None:
@@ -32,6 +33,9 @@ class Handler(BaseHTTPRequestHandler):
             self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         self.server.seen.append((self.command, parts.path, dict(self.headers), self.body))
+        if self.server.script and parts.path.startswith("/api/"):
+            self.play(self.server.script.pop(0))
+            return
         name = parts.path.strip("/").split("/")[0].replace("-", "_")
         getattr(self, f"on_{name}", self.on_echo)(parts)
 
@@ -54,6 +58,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def play(self, scene: Any) -> None:
+        status, headers, *body = scene
+        if status == "drop":
+            self.on_drop(None)
+        else:
+            self.reply(status, body[0] if body else b'{"success":true,"errorCode":0}', **headers)
 
     def on_echo(self, parts: Any) -> None:
         said = {
@@ -137,6 +148,7 @@ class EchoServer(ThreadingHTTPServer):
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
         self.connections = 0
+        self.script: list[Any] = []  # what the next calls below /api/ get: (status or "drop", headers[, body])
         self.release = threading.Event()
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server_port}"

@@ -48,6 +48,7 @@ __all__ = ["HubConnection", "HubConnectionBuilder", "HubConnectionError"]
 
 _log = logging.getLogger("topstep_sync.compat")
 
+_OVER: Final = (State.DISCONNECTED, State.FAILED)
 _FOREVER: Final = 7 * 86400.0  # seconds; signalrcore's calls have no timeout
 _WAIT: Final = 10.0  # seconds for `start`
 
@@ -112,6 +113,7 @@ class HubConnection(BaseHubConnection):  # type: ignore[misc]
             bearer_in="header",
             any_url=True,
         )
+        self._last = State.DISCONNECTED  # what the callbacks were last told
         self._manager.observe(self._observed)
         self.transport = _Transport(self._manager)
 
@@ -128,6 +130,7 @@ class HubConnection(BaseHubConnection):  # type: ignore[misc]
             if self._manager.connect(timeout=_WAIT):
                 return True
         except StreamError as error:
+            self._manager.disconnect()
             raise HubConnectionError(str(error)) from None
         reason = self._manager.reason
         self._manager.disconnect()
@@ -207,11 +210,12 @@ class HubConnection(BaseHubConnection):  # type: ignore[misc]
                     self._manager.call_soon(handler, arguments)
 
     def _observed(self, state: State, reason: str | None) -> None:
+        before, self._last = self._last, state
         if state is State.CONNECTED:
             self._callbacks.on_open()
         elif state is State.RECONNECTING:
             self._callbacks.on_reconnect()
-        elif state in (State.FAILED, State.DISCONNECTED):
+        elif state in _OVER and before not in _OVER:
             self._callbacks.on_close()
 
 

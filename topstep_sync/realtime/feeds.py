@@ -189,6 +189,10 @@ class UserFeed(Feed):
             self._busy = False
             self.reconciler.doubt()
             self.caught_up.clear()
+            if self._fetch is not None:
+                # From now on: events may share a batch with the last answer to the subscriptions.
+                self._watch(frozenset(a for route in self.routes for a in route.wanted), self._clock.epoch())
+                self._hold(self.reconciler.watched)
         super().changed(state, reason)
 
     def established(self, gap_start: float | None, gap_end: float) -> None:
@@ -203,13 +207,14 @@ class UserFeed(Feed):
                 self._tell_gap(0, 0, reconciled=False)
                 self._gap = None
             self.caught_up.set()
-        elif self._gap is not None:
-            self._hold(self.reconciler.watched)
+        else:
+            self._hold(self.reconciler.watched if self._gap else self.reconciler.unknown)
 
     def _hold(self, account_ids: set[int]) -> None:
-        if account_ids:
-            self.reconciler.hold(account_ids)
-            self._release_at = self._clock.monotonic() + self._hold_seconds
+        """Their events wait for a snapshot; on a connection that is up, not for long."""
+        self.reconciler.hold(account_ids)
+        waiting = self._up and self.reconciler.holding
+        self._release_at = self._clock.monotonic() + self._hold_seconds if waiting else FOREVER
 
     def due(self, now: float) -> float:
         self._run_commands()
@@ -227,6 +232,12 @@ class UserFeed(Feed):
         while self._commands:
             command, arguments = self._commands.popleft()
             command(*arguments)
+
+    def refused(self, step: Step, reason: str) -> None:
+        if step.target == "SubscribeOrders":
+            # An account that is not ours would make every snapshot fail.
+            self.reconciler.forget(step.want.arguments[0])
+        super().refused(step, reason)
 
     ################################################## reconciling ##################################################
 

@@ -176,7 +176,7 @@ class Stream:
                 raise StreamFailed(f"the {connection.name} hub gave up: {connection.reason}")
             if not watch.is_set():
                 raise StreamError(
-                    f"the {connection.name} hub did not agree in time; it is {connection.state}"
+                    f"the {connection.name} hub did not agree in time, and is {connection.state}"
                     f"{f' ({connection.reason})' if connection.reason else ''}",
                     retryable=True,
                 )

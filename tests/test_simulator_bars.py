@@ -3,6 +3,7 @@
 import datetime as dt
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,6 +129,7 @@ def test_expired_contracts_keep_hours_only() -> None:
     assert pull(NOW - 7200, NOW, 3, instrument=old)
 
 
+@pytest.mark.slow
 def test_a_year_of_minutes_comes_in_eighteen_pages() -> None:
     """Some 350 000 bars of one year, with CME's hours, none twice, paged backwards."""
     seen, end, pages = 0, NOW, 0

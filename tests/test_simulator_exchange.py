@@ -5,6 +5,7 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 from simulator_world import BUY, MNQ, SELL, Desk, stop_loss, take_profit
 
+from topstep_sync.messages import ModifyOrder
 from topstep_sync.models import OrderStatus, OrderType
 from topstep_sync.simulator.settings import ACCOUNTS, AccountSpec
 
@@ -311,6 +312,48 @@ def test_an_account_that_lost_too_much_is_in_violation() -> None:
     desk.exchange.close(704, MNQ, None)
     assert OrderStatus.CANCELLED is resting.status
     assert (4, None) == desk.ask()[1]
+
+
+def test_without_a_price_nothing_fills_and_nothing_trails() -> None:
+    """Until a first price comes: market orders and closes are refused in silence, trails with a text, limits rest."""
+    desk = Desk()
+    desk.place(size=2)
+    trail = desk.place(type=OrderType.TRAILING_STOP, side=SELL, trail_price=20990.0)
+    desk.world.markets.set_price(MNQ, None)
+    assert [(2, None)] * 2 == [desk.ask()[1], desk.ask(size=2, side=SELL)[1]]
+    assert [6, 5] == [desk.exchange.close(704, MNQ, 1), desk.exchange.close(704, MNQ, None)]
+    text = "Cannot trail without a last price"
+    assert (2, text) == desk.ask(type=OrderType.TRAILING_STOP, trail_price=20990.0)[1]
+    assert (3, text) == desk.modify(trail, trail_price=20990.0)
+    resting = desk.limit(21050.0)
+    assert OrderStatus.OPEN is resting.status
+    assert "lastPrice" not in (desk.world.markets.quote(MNQ) or {})
+    assert [] == desk.world.markets.depth(MNQ)
+    desk.move(21000.0)
+    assert OrderStatus.FILLED is resting.status
+
+
+def test_a_leg_that_fills_in_part_shrinks_the_other() -> None:
+    """With little liquidity both legs together never protect more than is held."""
+    desk = Desk(liquidity=2)
+    entry = desk.place(size=5, stop_loss_bracket=stop_loss(-40), take_profit_bracket=take_profit(40))
+    desk.move(21000.0)
+    desk.move(21000.0)
+    stop, target = entry.children
+    assert [5, 5] == [stop.size, target.size]
+    desk.move(21010.0)
+    assert (2, 3) == (target.filled, stop.size)
+    desk.move(21010.0)
+    assert (4, 1) == (target.filled, stop.size)
+    desk.move(21010.0)
+    assert (OrderStatus.FILLED, OrderStatus.CANCELLED, 0) == (target.status, stop.status, desk.held())
+
+
+def test_a_change_of_an_unknown_account_or_order() -> None:
+    """Modify looks up the account first, then the order."""
+    desk = Desk()
+    codes = [desk.exchange.modify(ModifyOrder(account_id=a, order_id=1)).code for a in (1, 704)]
+    assert [1, 2] == codes
 
 
 STEPS = st.lists(

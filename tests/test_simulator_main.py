@@ -88,6 +88,7 @@ def test_faults_can_be_given_from_the_start() -> None:
         )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end the process with status 0 and nothing on stderr."""

@@ -1,5 +1,6 @@
 """The simulator's REST side over real sockets, as any client sees it."""
 
+import asyncio
 import datetime as dt
 import email.utils
 import json
@@ -10,8 +11,10 @@ import time
 
 import pytest
 import requests
+from simulator_world import Desk
 
 from topstep_sync.simulator.operations import OPERATIONS, PING
+from topstep_sync.simulator.rest import Rest
 from topstep_sync.testing import Gateway
 
 MNQ = "CON.F.US.MNQ.Z26"
@@ -130,6 +133,8 @@ def test_the_limit_is_counted_on_arrival_and_by_class(caller: Caller) -> None:
     assert 400 == caller.post("History/retrieveBars").status_code
     assert 429 == caller.post("History/retrieveBars").status_code
     assert "pong" == caller.session.get(f"{caller.gateway.url}/api/Status/ping", timeout=10).text
+    as_json = {"Accept": "application/json"}
+    assert "pong" == caller.session.get(f"{caller.gateway.url}/api/Status/ping", timeout=10, headers=as_json).json()
 
 
 @pytest.mark.gateway(general_limit=1, speed=0.0)
@@ -223,6 +228,77 @@ def test_executed_orders_are_those_accepted(gateway: Gateway, caller: Caller) ->
     kept = caller.place(accountId=704, type=1, limitPrice=1000.0, **legs).json()["orderId"]
     caller.post("Order/cancel", accountId=704, orderId=kept)
     assert [kept] == [order.id for order in gateway.executed_orders]
+
+
+NOW = {"startTimestamp": "2020-01-01T00:00:00Z"}
+BARS = {
+    "contractId": MNQ, "live": False, "startTime": "2026-11-20T00:00:00Z", "endTime": "2026-11-21T00:00:00Z", "unit": 2,
+    "unitNumber": 1, "limit": 5, "includePartialBar": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "code", "payload"),
+    [
+        ("Auth/loginKey", {"userName": "trader", "apiKey": "wrong"}, 3, "token"),
+        ("Auth/loginApp", dict.fromkeys(["userName", "password", "deviceId", "appId", "verifyKey"], "x"), 4, "token"),
+        ("Contract/searchById", {"contractId": "x"}, 1, "contract"),
+        ("History/retrieveBars", {**BARS, "contractId": "x"}, 1, "bars"),
+        ("History/retrieveBars", {**BARS, "live": True}, 1, "bars"),
+        ("History/retrieveBars", {**BARS, "unit": 7}, 2, "bars"),
+        ("History/retrieveBars", {**BARS, "unit": 0}, 2, "bars"),
+        ("History/retrieveBars", {**BARS, "unitNumber": 0}, 3, "bars"),
+        ("History/retrieveBars", {**BARS, "limit": 20_001}, 4, "bars"),
+        ("History/retrieveBars", {**BARS, "limit": 0}, 4, "bars"),
+        ("Order/search", {"accountId": 1, **NOW}, 1, "orders"),
+        ("Order/searchOpen", {"accountId": 1}, 1, "orders"),
+        ("Order/searchById", {"accountId": 536, "orderId": 1}, 1, "order"),
+        ("Order/v2/query", {"filter": {"accountId": 1}}, 1, "orders"),
+        ("Order/place", {"accountId": 1, "contractId": MNQ, "type": 2, "side": 0, "size": 1}, 1, "orderId"),
+        ("Order/cancel", {"accountId": 536, "orderId": 1}, 2, None),
+        ("Order/modify", {"accountId": 536, "orderId": 1}, 2, None),
+        ("Position/searchOpen", {"accountId": 1}, 1, "positions"),
+        ("Position/closeContract", {"accountId": 536, "contractId": MNQ}, 2, None),
+        ("Position/partialCloseContract", {"accountId": 536, "contractId": MNQ, "size": 1}, 2, None),
+        ("Trade/search", {"accountId": 1, **NOW}, 1, "trades"),
+    ],
+)  # fmt: skip
+def test_business_failures_are_200_with_a_code(
+    caller: Caller, operation: str, body: dict[str, object], code: int, payload: str | None
+) -> None:
+    """HTTP 200, `success` false, the endpoint's code, its payload null."""
+    reply = caller.post(operation, **body)
+    found = reply.json()
+    assert (200, False, code, None) == (
+        reply.status_code, found["success"], found["errorCode"], found["errorMessage"],
+    )  # fmt: skip
+    assert payload is None or found[payload] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/api/Account/search", 405, "POST"), ("POST", "/api/Status/ping", 405, "GET"),
+        ("POST", "/api/Nope", 404, None), ("POST", "/api/account/SEARCH/", 415, None),
+    ],
+)  # fmt: skip
+def test_paths_and_methods(caller: Caller, method: str, path: str, status: int, allow: str | None) -> None:
+    """Paths match in any case and with a slash at the end; a wrong method is told the right one."""
+    reply = caller.session.request(method, caller.gateway.url + path, timeout=10)
+    assert (status, allow) == (reply.status_code, reply.headers.get("Allow"))
+
+
+def test_a_mounted_application_takes_its_paths() -> None:
+    """What is mounted answers for its prefix in any case, and the log does not count it."""
+    rest, said = Rest(Desk().world), []
+
+    async def mounted(scope, receive, send) -> None:
+        said.append(scope["path"])
+
+    rest.mount("/Control/", mounted)
+    for path in ("/control", "/CONTROL/x"):
+        asyncio.run(rest({"path": path}, None, None))  # type: ignore[arg-type]
+    assert ["/control", "/CONTROL/x"] == said
 
 
 ############################################### faults ###############################################

@@ -21,6 +21,7 @@ def test_marked(gateway):
 """
 
 
+@pytest.mark.slow
 def test_the_fixture_works_in_anybodys_tests(tmp_path) -> None:
     """In a project of its own the plugin gives the fixture and knows its mark, also with strict markers."""
     (tmp_path / "test_inner.py").write_text(INNER)

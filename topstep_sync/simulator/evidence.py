@@ -5,8 +5,6 @@ from typing import Any
 
 import msgspec
 
-from topstep_sync.simulator.limits import FREE
-
 
 class Arrival(msgspec.Struct):
     """One HTTP request as it arrived. Times are seconds of the simulation clock."""
@@ -57,7 +55,3 @@ class Evidence:
                 recent.popleft()
             worst = max(worst, len(recent))
         return worst
-
-    def counted(self) -> int:
-        """How many arrivals any window counts."""
-        return sum(a.window != FREE for a in self.arrivals)

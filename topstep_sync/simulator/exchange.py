@@ -54,7 +54,7 @@ class Exchange:
             return None, Refusal(8)
         market = self._markets.watch(instrument.id)
         held = self.ledger.held(account.id, instrument.id)
-        last = market.last if market else None
+        last = market.last if market and market.priced else None
         here = Circumstances(account, instrument, last, self.trading(), held)
         refusal = refuse_place(request, here, self._settings)
         order = self._record(request, instrument)
@@ -105,7 +105,7 @@ class Exchange:
             return Refusal(3)
         text = refuse_modify(request, order.instrument)
         market = self._markets.get(order.instrument.id)
-        if not text and given(request.trail_price) and market is None:
+        if not text and given(request.trail_price) and not (market and market.priced):
             text = "Cannot trail without a last price"
         if not text and given(request.size) and request.size <= order.filled:  # type: ignore[operator]
             text = "Invalid order size specified"

@@ -222,8 +222,8 @@ class Simulator:
 
     ############################################# steering #############################################
 
-    def set_price(self, contract_id: str, price: float) -> None:
-        """The market stands at *price*; what it reaches has been filled."""
+    def set_price(self, contract_id: str, price: float | None) -> None:
+        """The market stands at *price*; what it reaches has been filled. None: it has no price yet."""
         self.run(lambda world: world.markets.set_price(contract_id, price))
 
     def last_price(self, contract_id: str) -> float:

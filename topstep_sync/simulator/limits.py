@@ -111,11 +111,14 @@ class SegmentedWindow:
     def _catch_up(self, now: float) -> None:
         if self._moved is None:
             self._moved = self._origin = now
-        beats = math.ceil(self._segment / _HEARTBEAT - 1e-9)
+        beats = max(1, math.ceil(self._segment / _HEARTBEAT - 1e-9))
+        # Where a segment is a whole number of heartbeats, every other heartbeat comes too early by a hair, and the
+        # window moves with the next one.
+        hair = math.isclose(self._segment / _HEARTBEAT, beats)
         for _ in range(len(self._counts) + 1):
             # The first heartbeat at which a whole segment has passed since the last move.
             passed = math.floor((self._moved - self._origin) / _HEARTBEAT + 1e-9)
-            due = self._origin + (passed + max(1, beats)) * _HEARTBEAT
+            due = self._origin + (passed + beats + (hair and self._index % 2)) * _HEARTBEAT
             if due - self._moved < self._segment - 1e-9:
                 due += _HEARTBEAT
             if due > now:

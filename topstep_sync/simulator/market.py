@@ -32,6 +32,8 @@ class Market:
         self.volume = 12_000
         self.random = random.Random(seed)  # noqa: S311 - a market, not a secret
         self.offset = 0
+        self.priced = True
+        """Whether it has a last price at all; until one comes nothing fills and nothing trails."""
         self.timer: Timer | None = None
 
     @property
@@ -96,11 +98,14 @@ class Markets:
             if rate:
                 self._schedule(market)
 
-    def set_price(self, contract_id: str, price: float) -> None:
-        """The market stands at *price*, and has told so; the walk goes on from there."""
+    def set_price(self, contract_id: str, price: float | None) -> None:
+        """The market stands at *price*, and has told so; the walk goes on from there. None: it has no price yet."""
         market = self.get(contract_id)
         if market is None:
             raise ValueError(f"no active contract {contract_id!r}")
+        market.priced = price is not None
+        if price is None:
+            return
         if not market.instrument.aligned(price):
             raise ValueError(f"{price!r} is not a whole number of ticks of {market.instrument.root.tick_size}")
         ticks = market.instrument.ticks(price)
@@ -112,10 +117,16 @@ class Markets:
         market = self.get(contract_id)
         if market is None:
             return None
-        price = market.instrument.price
         return {
             **self._head(market),
             "symbolName": f"/{market.instrument.name}",
+            **(self._prices(market) if market.priced else {}),
+        }
+
+    @staticmethod
+    def _prices(market: Market) -> dict[str, Any]:
+        price = market.instrument.price
+        return {
             "lastPrice": price(market.last),
             "bestBid": price(market.bid),
             "bestAsk": price(market.ask),
@@ -130,7 +141,7 @@ class Markets:
     def depth(self, contract_id: str) -> list[dict[str, Any]]:
         """The first image of the book: `LEVELS` prices on each side, best first; empty without a market."""
         market = self.get(contract_id)
-        if market is None:
+        if market is None or not market.priced:
             return []
         rows = []
         for i in range(LEVELS):
@@ -147,12 +158,12 @@ class Markets:
 
     def _step(self, market: Market) -> None:
         self._schedule(market)
-        if not self.trading():
+        if not self.trading() or not market.priced:
             return
         target = level(market.instrument, self._clock.epoch(), self._seed) + market.offset
         pull = 0.2 if target > market.last else -0.2 if target < market.last else 0.0
         move = market.random.choices((-1, 0, 1), (0.3 - pull, 0.4, 0.3 + pull))[0]
-        self._move(market, market.last + move)
+        self._move(market, max(2, market.last + move))  # a bid stays above zero
 
     def _move(self, market: Market, ticks: int) -> None:
         moved = ticks != market.last

@@ -77,7 +77,7 @@ class Matcher:
 
     def _try_fill(self, order: SimOrder, market: Market, *, arriving: bool = False) -> bool:
         """Whether the market filled (some of) the order: at its own price if resting, at the market's if arriving."""
-        if not _reached(order, market.last):
+        if not market.priced or not _reached(order, market.last):
             return False
         ticks = market.last
         if order.limit is not None and not arriving:

@@ -70,6 +70,9 @@ def refuse_place(request: PlaceOrder, here: Circumstances, settings: Settings) -
     text = _tag(request, account) or _prices(request, here) or _brackets(request, account)
     if text:
         return Refusal(REJECTED, text)
+    # A market order without a price is refused in silence, as a close is (documentation of 2026: code 6, no text).
+    if here.last is None and request.type == OrderType.MARKET:
+        return Refusal(REJECTED)
     return _funds(request, here, settings)
 
 

@@ -27,7 +27,8 @@ LOOK_UPS = ["Order/search", "Order/searchOpen", "Order/v2/query", "Order/searchB
 # What the gateway says of an order that it turns away, beside a taken tag.
 REFUSALS = [None, None, None, (2, None), (3, None), (5, None)]
 
-unlucky = st.lists(st.sampled_from(["", "", "500", "429", "refused", "dropped"]), max_size=8)
+# How the look-ups of one call fare: mostly well, some badly, and at times nothing answers for a minute.
+unlucky = st.lists(st.sampled_from(["", "", "500", "429", "refused", "dropped"]), max_size=8) | st.just(["500"] * 60)
 
 
 class OrderMachine(RuleBasedStateMachine):

@@ -469,7 +469,7 @@ def test_an_order_that_cannot_be_written_down_is_not_sent(model: GatewayModel, t
     journal = rooms.orders._placer._journal
     written: list[Any] = []
 
-    def full(entry: Any, now: float) -> None:
+    def full(entry: Any, now: float, **_: Any) -> None:
         written.append(entry.state)
         if len(written) != 2:
             raise OSError("no space left")
@@ -501,3 +501,31 @@ def test_the_ledger_forgets_settled_orders_only(
     known = [tag for tag in ("open", *(f"t{n}" for n in range(6))) if rooms.orders._ledger.find(tag)]
     assert ["open", "t4", "t5"] == known
     assert ["open"] == [entry.tag for entry in rooms.orders._ledger.open()]
+
+
+def test_an_intent_that_was_called_absent_is_written_down_before_it_is_sent_again(
+    model: GatewayModel, tmp_path: Path
+) -> None:
+    """A crash during the second life of an intent is recovered like one during its first."""
+    file = str(tmp_path / "orders.jsonl")
+    rooms = open_rooms(model, journal_path=file)
+    model.faults["Order/place"] = ["dropped", "lost"]
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert None is rooms.orders.verify("entry-1")
+    model.faults["Order/search"] = ["", "ctrl-c"]
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert ["accepted"] == [found.state.value for found in open_rooms(model, journal_path=file).orders.recover()]
+
+
+def test_an_intent_in_doubt_is_looked_for_before_it_is_sent_again(model: GatewayModel, rooms: Rooms) -> None:
+    """Even a gateway that takes a tag twice gets one order: while look-ups fail, nothing is sent."""
+    model.forgetful = True
+    model.faults = {"Order/place": ["lost"], "Order/search": ["500"] * 12}
+    for _ in range(2):
+        with pytest.raises(errors.OrderStateUnknown):
+            rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    model.faults = {}
+    placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert (["entry-1"], 9056, 1) == (model.executed, placed.id, paths(model).count("Order/place"))

@@ -65,6 +65,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.UNKNOWN, Event.FIND_REJECTED): State.REJECTED,
     (State.UNKNOWN, Event.GIVE_UP): State.UNKNOWN,
     (State.UNKNOWN, Event.MISS): State.ABSENT,
+    # Only a look-up that found nothing lets an intent that was once lost be sent again.
+    (State.ABSENT, Event.SEND): State.SENT,
     # An order that came later than any horizon is still found.
     (State.ABSENT, Event.FIND): State.ACCEPTED,
     (State.ABSENT, Event.FIND_REJECTED): State.REJECTED,

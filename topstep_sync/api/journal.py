@@ -49,11 +49,11 @@ class Journal:
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._mend()
 
-    def write(self, entry: Intent, now: float) -> None:
-        """*entry* is on the disk as it stands *now*. Raises `OSError` when it is not."""
+    def write(self, entry: Intent, now: float, *, about_to_send: bool = False) -> None:
+        """*entry* is on the disk as it stands *now*, or as about to be sent. Raises `OSError` when it is not."""
         line = Line(
             tag=entry.tag,
-            state=entry.state,
+            state=State.SENT if about_to_send else entry.state,
             at=now,
             since=entry.since,
             minted=entry.minted,

@@ -86,9 +86,8 @@ class Ledger:
                 raise InvalidRequest(f"the custom tag {new.tag!r} stands for another order; each order needs its own")
             if known is not None and (known.flight is not None or known.placed is not None):
                 return known, False
-            if known is not None:
-                new.since, new.doubtful = known.since, known.doubtful
-                new.minted = known.minted
+            if known is not None and known.doubtful and known.state is not intent.State.REJECTED:
+                new.state, new.since, new.doubtful, new.minted = known.state, known.since, True, known.minted
             new.flight = Future()
             self._intents[new.tag] = new
             self._forget()

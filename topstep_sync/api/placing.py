@@ -84,6 +84,11 @@ class Placer:
             return self._join(entry)
         outcome: PlacedOrder | BaseException = OrderStateUnknown("interrupted", tag=entry.tag, since=entry.since)
         try:
+            if entry.doubtful:
+                order = self.settle(entry, wait=True)
+                if order is not None:
+                    outcome = self._answer(entry, order, None)
+                    return outcome
             self._record(entry, must=True)
             with self._listen(entry.request.account_id) as source:
                 outcome = self._carry_out(entry, Ears(source, self._clock, self._closed), wanted, timeout)
@@ -155,9 +160,7 @@ class Placer:
             self._record(entry)
             raise self.unknown(entry.sought, failed or error) from error
         self._found(entry, order)
-        if order.status is OrderStatus.REJECTED:
-            raise self._rejection(entry, order, error) from error
-        return self._placed(entry)
+        return self._answer(entry, order, error)
 
     def _attempt(self, entry: Intent, timeout: float | None) -> BaseException | None:
         """Nothing when the order was accepted; the error when it has to be looked up. Raises what is definite."""
@@ -216,6 +219,12 @@ class Placer:
             entry.placed = PlacedOrder.of(entry.request, order.id, order)
         self._record(entry)
 
+    def _answer(self, entry: Intent, order: Order, error: BaseException | None) -> PlacedOrder:
+        """What the caller is told of an order that was found."""
+        if order.status is OrderStatus.REJECTED:
+            raise self._rejection(entry, order, error) from error
+        return self._placed(entry)
+
     def _placed(self, entry: Intent) -> PlacedOrder:
         assert entry.placed is not None
         return entry.placed
@@ -257,7 +266,7 @@ class Placer:
         if self._journal is None:
             return
         try:
-            self._journal.write(entry, self._clock.epoch())
+            self._journal.write(entry, self._clock.epoch(), about_to_send=must)
         except OSError as error:
             if must:
                 raise NotSent(f"the order journal cannot be written ({error}); nothing was sent") from error

@@ -1,9 +1,18 @@
 """What judges the limiter in its tests: a naive count of slots, and a model of a gateway that stretches its windows."""
 
+import contextlib
 import math
 import random
+import shutil
+import socket
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
 
 from topstep_sync.clock import FOREVER, ManualClock, Waitable
 from topstep_sync.http.window import Gate, Window
@@ -141,3 +150,25 @@ def drive(
         else:
             todo.append((now + trip, client, (now, window.gate is Gate.PROBING, server.accepts(now + trip / 2))))
     return accepted, refused
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[str]:
+    """The address of a real Redis that keeps nothing; the test is skipped where there is no program for it."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("needs redis-server (Debian package redis-server)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 10
+            while time.monotonic() < end:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.01)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.kill()

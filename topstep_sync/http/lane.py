@@ -61,11 +61,11 @@ class Permit:
 
     def refund(self) -> None:
         """Provably nothing was sent: the slot is free at once."""
-        self._say(Lane.refunded)
+        self._say(lambda lane, permit: lane.refunded(permit))
 
     def gave_up(self) -> None:
         """No reply came. The gateway may still count the call for the time of grace, and a window from then."""
-        self._say(Lane.gave_up)
+        self._say(lambda lane, permit: lane.gave_up(permit))
 
     def throttled(self, retry_after: float | None = None) -> None:
         """The gateway answered 429: its class rests, then one call tries alone. *retry_after* is in seconds."""

@@ -112,18 +112,24 @@ class SQLiteBudget:
         """The damaged file is out of the way, unless another process has seen to that already."""
         self.close()
         with filelock.FileLock(f"{self.path}.lock", timeout=PATIENCE):
-            try:
-                self._take()[0].close()
-            except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode not in BROKEN:
-                    raise
-            else:
+            if self._sound():
                 return
             aside = f"{self.path}.damaged-{self._clock.epoch():.0f}"
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     Path(f"{self.path}{suffix}").replace(f"{aside}{suffix}")
         LOG.warning("! the shared rate budget was damaged; it is kept as %s, and a new one begun", aside)
+
+    def _sound(self) -> bool:
+        """Whether the file that is at the path now can be read to its end."""
+        try:
+            connection, _ = self._take()
+            with contextlib.closing(connection):
+                return bool(connection.execute("PRAGMA quick_check").fetchone()[0] == "ok")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in BROKEN:
+                raise
+            return False
 
     def forked(self) -> None:
         """The parent's connections are kept, unused: closing them here would drop the parent's file locks."""

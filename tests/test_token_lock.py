@@ -136,6 +136,16 @@ def test_a_fork_does_not_take_the_lease_along(path: Path) -> None:
     assert free(path)
 
 
+def test_a_lock_of_another_process_is_not_used(path: Path) -> None:
+    """As in a forked child: the inherited lock is left alone, and another one made."""
+    shelf = FileShelf(path, SYSTEM_CLOCK)
+    inherited = shelf._lock
+    shelf._process = -1
+    with shelf.lease(0.0, threading.Event()) as alone:
+        assert alone
+        assert not inherited.is_locked
+
+
 def test_what_is_set_aside_is_what_was_read(path: Path) -> None:
     """Not while somebody else has the lease, and not if the file changed since."""
     shelf = FileShelf(path, SYSTEM_CLOCK)

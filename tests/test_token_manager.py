@@ -21,7 +21,7 @@ import pytest
 from token_fakes import DAY, HOUR, FakeService, land, landed, together
 
 from topstep_sync.auth.token_manager import TokenManager
-from topstep_sync.auth.token_policy import TokenPolicy, TokenState
+from topstep_sync.auth.token_policy import Flight, TokenPolicy, TokenState
 from topstep_sync.clock import SYSTEM_CLOCK, Deadline, ManualClock
 from topstep_sync.config import Config, TokenConfig
 from topstep_sync.errors import (
@@ -381,6 +381,58 @@ def _interrupted_at(point: int, manager: TokenManager) -> bool:
     return False
 
 
+def test_ctrl_c_before_the_refresh_took_off(
+    manager: TokenManager, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interruption comes between the decision and the thread: nobody waits for a refresh that never began."""
+
+    def interrupt(self: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            manager.get_token()
+    assert (0, 0) == (service.logins, manager.stats()["failures"])
+    assert "login-1-0-secret" == manager.get_token(deadline=5.0)
+
+
+def test_ctrl_c_after_the_refresh_took_off(
+    manager: TokenManager, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread runs already: it is left to bring the token."""
+    start = threading.Thread.start
+
+    def interrupt(self: threading.Thread) -> None:
+        start(self)
+        self.join()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            manager.get_token()
+    assert ("login-1-0-secret", 1) == (manager.get_token(deadline=5.0), service.logins)
+
+
+def test_a_refresh_that_was_given_up_does_nothing(manager: TokenManager, service: FakeService) -> None:
+    """Its thread comes too late: another refresh has its place."""
+    manager._fly(Flight())
+    assert 0 == service.logins
+
+
+def test_an_interrupted_decision_is_taken_back(manager: TokenManager, service: FakeService) -> None:
+    """Half a decision would leave the machine in a state from which no step leads."""
+
+    def half(policy: TokenPolicy) -> None:
+        policy.state = TokenState.REFRESHING
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        manager._decide(half)
+    assert ("login-1-0-secret", TokenState.VALID) == (manager.get_token(), manager.get_state())
+
+
 def test_without_a_thread_the_caller_refreshes(
     manager: TokenManager, service: FakeService, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -654,6 +706,23 @@ def test_fork_while_a_login_is_under_way(service: FakeService, clock: ManualCloc
     service.gate.set()
     thread.join()
     assert ["login-1-0-secret"] == found
+
+
+def test_what_a_fork_leaves_behind(manager: TokenManager, service: FakeService, clock: ManualClock) -> None:
+    """As in the child: the refresh and the queue are gone, and the next caller begins anew."""
+    service.gate.clear()
+    waiter = threading.Thread(target=lambda: together(1, lambda: manager.get_token(deadline=5.0)))
+    waiter.start()
+    clock.wait_for_sleepers(1)
+    manager.forked()
+    assert (0, TokenState.ERROR, None) == (manager.stats()["waiting"], manager.get_state(), manager._policy.flight)
+    service.gate.set()
+    clock.advance(10)
+    waiter.join()
+    land()
+    assert "login-2-0-secret" == manager.get_token(deadline=5.0)
+    manager.forked()
+    assert "login-2-0-secret" == manager.get_token()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

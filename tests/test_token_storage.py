@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import stat
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -20,7 +21,7 @@ from topstep_sync.auth.token_manager import TokenManager
 from topstep_sync.auth.token_storage import TokenStorage, storage_for
 from topstep_sync.clock import ManualClock
 from topstep_sync.config import Config
-from topstep_sync.errors import ConfigError
+from topstep_sync.errors import ConfigError, SessionClosed
 from topstep_sync.models import Token
 from topstep_sync.redact import Secret, SecretBytes
 
@@ -431,6 +432,36 @@ def test_a_store_that_turns_the_token_away(
     one.save = lambda token: False  # type: ignore[method-assign]
     assert "secret" in TokenManager(None, service, clock=clock, storage=one).get_token()
     assert "newer token" in caplog.text
+
+
+def test_closing_ends_the_wait_for_the_lease(path: Path, clock: ManualClock, service: FakeService) -> None:
+    """Another process refreshes for ever; closing the session does not wait for it, and nobody logs in afterwards."""
+    manager = TokenManager(None, service, clock=clock, storage=storage(path, clock))
+    with storage(path, clock).lease(0.0):
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.extend(together(1, manager.token)))
+        thread.start()
+        clock.wait_for_sleepers(2)  # the caller, and the refresh that waits for the lease
+        manager.close()
+        thread.join(10)
+        land()
+    assert (SessionClosed, 0) == (type(found[0]), service.logins)
+
+
+def test_a_lease_that_never_comes_is_done_without(
+    path: Path, clock: ManualClock, service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other process hangs in its refresh: after a minute this one refreshes without the lease, and says so."""
+    manager = TokenManager({"wait_seconds": 1000.0}, service, clock=clock, storage=storage(path, clock))
+    with storage(path, clock).lease(0.0):
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.extend(together(1, manager.token)))
+        thread.start()
+        while thread.is_alive():
+            clock.advance(5.0)
+            thread.join(0.01)
+    assert ("login-1-0-secret", 1) == (found[0].value, service.logins)
+    assert "no lease on the stored token" in caplog.text
 
 
 @pytest.mark.parametrize("dump", [pickle.dumps, copy.deepcopy])

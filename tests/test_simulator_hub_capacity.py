@@ -100,4 +100,4 @@ def test_a_client_that_does_not_read_is_given_up(other: Gateway) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert 3 == working.result("Add", 1, 2)["result"]
-    assert other.memory < 500_000_000
+    assert other.memory < 400_000_000

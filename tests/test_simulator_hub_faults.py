@@ -105,7 +105,13 @@ def trades(gateway: Any, token: str, prices: list[float]) -> list[float]:
 
 @pytest.mark.parametrize(
     ("kind", "seen"),
-    [("duplicate", [1.0, 1.0, 2.0, 3.0]), ("gap", [2.0, 3.0]), ("reorder", [2.0, 1.0, 3.0]), ("delay", [2.0, 3.0])],
+    [
+        ("duplicate", [1.0, 1.0, 2.0, 3.0]),
+        ("gap", [2.0, 3.0]),
+        ("reorder", [2.0, 1.0, 3.0]),
+        ("delay", [2.0, 3.0]),
+        ("flood", [1.0] * 1000 + [2.0, 3.0]),
+    ],
 )
 def test_event_fault(gateway: Any, token: str, kind: str, seen: list[float]) -> None:
     """An event may come twice, never, after the next one, or late."""

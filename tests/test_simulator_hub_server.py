@@ -1,5 +1,6 @@
 """The hubs of a running gateway, over real sockets, with a client that hides nothing."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,6 +166,120 @@ def test_another_accounts_events_stay_away(desk: Desk) -> None:
         wire.result("SubscribeOrders", 704)
         desk.buy()
         assert wire.quiet(0.05)
+
+
+############################################### asking ###############################################
+
+
+def asked(desk: Desk, answer: Any, timeout: float = 5.0) -> Any:
+    """What the gateway hears when it asks the one client, which does *answer* with the call."""
+    heard: list[Any] = []
+    with desk.echo() as wire:
+        ask = lambda: heard.append(desk.gateway.hubs.ask("echo", "AskMe", 1, timeout=timeout))  # noqa: E731
+        thread = threading.Thread(target=ask)
+        thread.start()
+        answer(wire, wire.record_of(1))
+        thread.join(10)
+    return heard
+
+
+def test_the_client_answers(desk: Desk) -> None:
+    """A call that wants an answer gets the client's result; an answer to nothing is passed over."""
+
+    def answer(wire: Wire, call: Any) -> None:
+        wire.send({"type": 3, "invocationId": "unknown", "result": 1})
+        wire.send({"type": 3, "invocationId": call["invocationId"], "result": 42})
+
+    assert [[{"result": 42}]] == asked(desk, answer)
+    assert "answer" in [event.kind for event in desk.gateway.hubs.history]
+
+
+def test_the_client_leaves_instead_of_answering(desk: Desk) -> None:
+    """A client that is gone fails the call at once."""
+    ((heard,),) = asked(desk, lambda wire, call: wire.reset(), timeout=20.0)
+    assert heard["error"].endswith("disconnected.")
+
+
+def test_the_client_stays_silent(desk: Desk) -> None:
+    """A client that does not answer is given up, and its late answer is passed over."""
+    ((heard,),) = asked(desk, lambda wire, call: None, timeout=0.05)
+    assert {"error": "Invocation canceled by the server."} == heard
+
+
+def test_asking_nobody(desk: Desk) -> None:
+    """Without connections there are no answers."""
+    assert [] == desk.gateway.hubs.ask("user", "AskMe", 1)
+
+
+def test_raw_bytes_and_events_reach_everybody(desk: Desk) -> None:
+    """Any bytes, and any event, can be sent through open connections."""
+    with desk.user() as user, desk.market() as market:
+        assert 2 == desk.gateway.hubs.send("all", "GatewayLogout")
+        assert 1 == desk.gateway.hubs.send_raw("market", b"{]")
+        assert "GatewayLogout" == user.record()["target"]
+        assert b'{"type":1,"target":"GatewayLogout","arguments":[]}\x1e' == market.message()
+        assert b"{]" == market.message()
+
+
+################################################ frames ################################################
+
+
+def test_websocket_ping_is_answered(desk: Desk) -> None:
+    """A WebSocket ping comes back as a pong, and a pong is passed over."""
+    with desk.user() as wire:
+        wire.send_frame(b"hi", 10)
+        wire.send_frame(b"ho", 9)
+        frame = wire.frame()
+    assert (10, b"ho") == (frame.opcode, frame.payload)
+
+
+def test_text_must_be_utf_8(desk: Desk) -> None:
+    """A text message that is not UTF-8 closes with 1007, even when the cut is between fragments."""
+    with desk.user() as wire:
+        wire.send_frame("é".encode()[:1], 1, fin=False)
+        wire.send_frame(b"x", 0)
+        assert 1007 == wire.until_end()[1].code
+
+
+def test_large_records_come_in_fragments_with_an_empty_last_one(desk: Desk) -> None:
+    """What is longer than the switch says is cut anywhere, and ends in an empty frame."""
+    with desk.echo() as wire:
+        wire.invoke("Big", 5000)
+        frames = [wire.frame()]
+        while not frames[-1].fin:
+            frames.append(wire.frame())
+    assert [4096, 4096, 1850, 0] == [len(frame.payload) for frame in frames]
+
+
+def test_slow_method_of_a_client_that_left(desk: Desk) -> None:
+    """An answer that is due after the client left is nobody's."""
+    with desk.echo() as wire:
+        wire.invoke("Slow", 30)
+    wait_until(lambda: not desk.gateway.hubs.connections)
+    with desk.echo() as other:
+        assert "done" == other.result("Slow", 60)["result"]
+
+
+@pytest.mark.gateway(keep_alive=0.1, client_timeout=0.2, handshake_timeout=0.1)
+def test_timers_run(desk: Desk) -> None:
+    """Pings, client timeout and handshake timeout happen by themselves."""
+    with desk.user() as wire:
+        assert {"type": 6} == wire.record()
+        wire.send({"type": 6})
+        records, end = wire.until_end()
+        assert (True, 1000) == (records[-1]["allowReconnect"], end.code)
+    with Wire(desk.gateway.user_hub_url, desk.token) as wire:
+        assert [{"error": "Handshake was canceled."}] == wire.until_end()[0]
+
+
+def test_silenced_client_that_leaves_is_noticed(desk: Desk) -> None:
+    """A silenced connection is gone once its client closes it."""
+    with desk.user() as wire:
+        desk.gateway.drop_hubs("user", "silence")
+        desk.gateway.hubs.send("user", "GatewayLogout")
+        desk.gateway.hubs.drop("user", "abort")
+        assert wire.quiet(0.05)
+    wait_until(lambda: not desk.gateway.hubs._run(lambda hubs: hubs.links))
 
 
 ################################################ drops ################################################

@@ -41,6 +41,7 @@ STREAM_KINDS: Final = {
     "reorder": "the event is sent after the connection's next one",
     "delay": "the event is sent so many seconds late, what follows is not",
     "garble": "the event's record is cut in half, or replaced by the body",
+    "flood": "the event is sent a thousand times",
 }
 """Kind of a fault that meets a hub's event (`GatewayQuote`, `hubs/market`) → what it does."""
 

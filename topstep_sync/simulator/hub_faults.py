@@ -7,6 +7,9 @@ from topstep_sync.simulator.hub_dialect import RECORD_END
 from topstep_sync.simulator.hub_link import Link
 from topstep_sync.simulator.world import World
 
+FLOOD: Final = 1000
+"""How often an event comes that meets the fault `flood`."""
+
 Later = Callable[[Link, float, Callable[[], None]], None]
 
 
@@ -39,6 +42,8 @@ class EventFaults:
             return held
         if fault.kind == "duplicate":
             return records * 2 + held
+        if fault.kind == "flood":
+            return records * FLOOD + held
         if fault.kind == "garble":
             return [_garbled(record, fault.body) for record in records] + held
         return held  # a gap

@@ -17,6 +17,10 @@ PONG: Final = 0xA
 NORMAL: Final = 1000
 PROTOCOL_ERROR: Final = 1002
 BAD_DATA: Final = 1007
+TOO_BIG: Final = 1009
+
+MOST: Final = 16 * 1024 * 1024
+"""Bytes a frame may have. The framework has no such limit, but hands on what has arrived; here frames are collected."""
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _FIN: Final = 0x80
@@ -105,6 +109,8 @@ class FrameReader:
             if len(buffer) < at:
                 return None
             length = int.from_bytes(buffer[2:at], "big")
+            if length > MOST:
+                raise FrameError(f"a frame of {length} bytes; {MOST} are the most", TOO_BIG)
         end = at + 4 + length
         if len(buffer) < end:
             return None

@@ -43,6 +43,8 @@ TRANSITIONS: Final = {
     (LinkState.CLOSING, LinkEvent.GONE): LinkState.CLOSED,
 }
 
+# Bytes that may wait for the end of a turn; more go out at once, so that no message grows without bounds.
+_MOST_WAITING: Final = 1024 * 1024
 _LIVE: Final = (LinkState.OPEN, LinkState.POISONED)
 
 
@@ -122,6 +124,7 @@ class Link:
         self._settings = settings
         self._buffer = bytearray()
         self._outbox: list[bytes] = []
+        self._waiting = 0  # bytes in the outbox
         self._pinged = self._heard = now
         self._armed = False
 
@@ -226,10 +229,14 @@ class Link:
         if not self._outbox:
             self._host.dirty(self)
         self._outbox.append(record)
+        self._waiting += len(record)
+        if self._waiting > _MOST_WAITING:
+            self.flush()
 
     def flush(self) -> None:
         """What waited has gone out, as many records a message as the settings allow."""
         outbox, self._outbox = self._outbox, []
+        self._waiting = 0
         if self.state is LinkState.CLOSED or not outbox:
             return
         self.sent += len(outbox)

@@ -105,7 +105,7 @@ class Hubs:
     def _schedule_tick(self) -> None:
         s = self._settings
         shortest = min(s.keep_alive, s.client_timeout, s.handshake_timeout)
-        if self._loop:
+        if self._loop is not None:
             self._ticker = self._loop.call_later(min(1.0, max(0.005, shortest / _TICKS)), self._tick)
 
     def _tick(self) -> None:

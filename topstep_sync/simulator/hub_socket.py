@@ -2,7 +2,6 @@
 
 import asyncio
 import codecs
-import contextlib
 import logging
 import socket
 import struct
@@ -125,10 +124,6 @@ class HubSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
-
-    def shutdown(self) -> None:
-        """uvicorn's word that it stops."""
-        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -257,9 +252,7 @@ class HubSocket(asyncio.Protocol):
 
     def silence(self) -> None:
         """Nothing is read or sent any more, though TCP stays: what a dead path looks like from the client."""
-        self._deaf = True
-        with contextlib.suppress(RuntimeError):
-            self.transport.pause_reading()
+        self._deaf = True  # reading goes on, into nothing, so that a client that leaves is noticed
 
 
 def _reason(status: int) -> str:

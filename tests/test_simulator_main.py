@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import requests
 
 from topstep_sync.simulator.__main__ import add_fault, main, parser
+from topstep_sync.simulator.faults import HUB_KINDS, REST_KINDS, STREAM_KINDS
 from topstep_sync.simulator.gateway import Simulator
+from topstep_sync.simulator.operations import OPERATIONS
 from topstep_sync.simulator.settings import Settings
 
 COMMAND = [sys.executable, "-m", "topstep_sync.simulator"]
@@ -46,7 +49,7 @@ def test_every_switch_is_an_option() -> None:
     """Each switch but the accounts can be given, with its explanation and default in the help."""
     given = vars(parser().parse_args([]))
     switches = {entry.name for entry in dataclasses.fields(Settings)} - {"accounts"}
-    assert switches == set(given) - {"json", "fault"}
+    assert switches == set(given) - {"json", "fault", "reference"}
     assert Settings() == Settings.of(**{name: given[name] for name in switches})
     assert all(entry.metadata["help"] for entry in dataclasses.fields(Settings))
 
@@ -76,6 +79,19 @@ def test_nonsense_is_told_and_ends_with_2(options: list[str], capsys: pytest.Cap
         main(options, threading.Event())
     assert 2 == ended.value.code
     assert "error:" in capsys.readouterr().err
+
+
+def test_the_readme_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """The tables name every operation, switch and fault; where the README has a copy, it is the current one."""
+    assert 0 == main(["--reference"])
+    said = capsys.readouterr().out
+    switches = [entry.name for entry in dataclasses.fields(Settings)]
+    names = [*OPERATIONS, *switches, *REST_KINDS, *HUB_KINDS, *STREAM_KINDS]
+    assert not [name for name in names if f"{name}`" not in said]
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    _, found, rest = readme.partition("<!-- simulator reference: begin -->\n")
+    if found:  # else: python -m topstep_sync.simulator --reference
+        assert said == rest.partition("<!-- simulator reference: end -->")[0]
 
 
 def test_faults_can_be_given_from_the_start() -> None:

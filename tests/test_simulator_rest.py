@@ -467,7 +467,7 @@ def test_a_body_above_kestrels_limit_is_413(gateway: Gateway, monkeypatch: pytes
 
 def test_a_bug_is_a_500_and_a_log_line(gateway: Gateway, caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
     """Should an operation fail, the client gets 500 and the gateway goes on."""
-    gateway.run(lambda world: setattr(world.exchange, "orders_of", None))
+    gateway.run(lambda world: setattr(world.exchange, "open_orders", None))
     assert (500, b"") == (caller.search().status_code, caller.search().content)
     assert "failed" in caplog.text
     assert 200 == caller.post(SEARCH, onlyActiveAccounts=True).status_code

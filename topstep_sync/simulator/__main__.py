@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from topstep_sync.simulator.faults import HUB_KINDS, REST_KINDS
 from topstep_sync.simulator.gateway import Simulator
+from topstep_sync.simulator.reference import markdown
 from topstep_sync.simulator.settings import CHOICES, Settings
 
 _NOT_ON_THE_COMMAND_LINE: Final = ("accounts",)
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line: one option for every switch of `Settings`."""
     made = argparse.ArgumentParser(prog="python -m topstep_sync.simulator", description=__doc__)
     made.add_argument("--json", action="store_true", help="print the settings as one JSON line instead of text")
+    made.add_argument("--reference", action="store_true", help="print the README's tables and end")
     made.add_argument(
         "--fault",
         action="append",
@@ -124,6 +126,9 @@ def main(argv: Sequence[str] | None = None, stop: threading.Event | None = None)
     options = parser()
     given = vars(options.parse_args(argv))
     faults, as_json = given.pop("fault"), given.pop("json")
+    if given.pop("reference"):
+        sys.stdout.write(markdown())
+        return 0
     stop = stop or threading.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):

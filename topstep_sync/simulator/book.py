@@ -21,6 +21,8 @@ class SimAccount:
     violation: bool
     tags: set[str] = field(default_factory=set)
     """Every custom tag ever used, also by orders that were refused."""
+    orders: "list[SimOrder]" = field(default_factory=list)
+    """Every order ever, oldest first."""
 
     @classmethod
     def of(cls, spec: AccountSpec) -> "SimAccount":

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from topstep_sync.messages import Bracket, ModifyOrder, PlaceOrder
 from topstep_sync.models import OrderSide, OrderStatus, OrderType, given
@@ -154,9 +154,17 @@ class Exchange:
         """Every working order has expired, as at the end of a session."""
         self._matcher.expire()
 
-    def orders_of(self, account_id: int) -> Iterable[SimOrder]:
+    def orders_of(self, account_id: int) -> Sequence[SimOrder]:
         """The account's orders, oldest first."""
-        return (order for order in self.orders.values() if order.account_id == account_id)
+        return self.accounts[account_id].orders
+
+    def open_orders(self, account_id: int) -> list[SimOrder]:
+        """The account's orders of status 1, oldest first."""
+        return self._matcher.open_orders(account_id)
+
+    def _remember(self, order: SimOrder) -> None:
+        self.orders[order.id] = order
+        self.accounts[order.account_id].orders.append(order)
 
     ############################################## making them ##############################################
 
@@ -169,7 +177,7 @@ class Exchange:
             stop=ticks(request.stop_price) if given(request.stop_price) else None,  # type: ignore[arg-type]
             custom_tag=request.custom_tag if given(request.custom_tag) else None,  # type: ignore[arg-type]
         )  # fmt: skip
-        self.orders[order.id] = order
+        self._remember(order)
         if order.custom_tag is not None:
             self.accounts[order.account_id].tags.add(order.custom_tag)
         return order
@@ -186,7 +194,7 @@ class Exchange:
                 linked_id=order.children[0].id if order.children else None,
             )  # fmt: skip
             order.children.append(child)
-            self.orders[child.id] = child
+            self._remember(child)
 
     def _change(self, order: SimOrder, request: ModifyOrder, market: Market) -> None:
         ticks = order.instrument.ticks

@@ -50,6 +50,11 @@ class Matcher:
         self._open(order)
         self.meet(order, market)
 
+    def open_orders(self, account_id: int) -> list[SimOrder]:
+        """The account's open orders, oldest first."""
+        found = [o for working in self._working.values() for o in working.values() if o.account_id == account_id]
+        return sorted(found, key=lambda order: order.id)
+
     def meet(self, order: SimOrder, market: Market) -> None:
         """A new or changed order has been filled, or else told of."""
         order.updated = self._clock.epoch()

@@ -1,10 +1,11 @@
 """The gateway's 21 operations: each takes a bound request and gives the content of a 200."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from topstep_sync import messages
-from topstep_sync.models import OrderSortField, OrderStatus, SortDirection, given
+from topstep_sync.models import OrderSortField, SortDirection, given
 from topstep_sync.simulator.bars import bars
 from topstep_sync.simulator.binding import Binder, BindingError
 from topstep_sync.simulator.tokens import Claims, TokenFault, Verdict
@@ -135,17 +136,18 @@ def search_orders(call: Call) -> Content:
     request, exchange = call.request, call.world.exchange
     if request.account_id not in exchange.accounts:
         return done({"orders": None}, 1)
-    found = exchange.orders_of(request.account_id)
+    orders = exchange.orders_of(request.account_id)
     start, end = request.start_timestamp, request.end_timestamp
-    return done({"orders": [order.wire() for order in found if _within(order.created, start, end)]})
+    # They ascend by creation: a search for the last minute does not look at the whole day.
+    first = bisect_left(orders, start.timestamp() - 1.0, key=lambda order: order.created)
+    return done({"orders": [order.wire() for order in orders[first:] if _within(order.created, start, end)]})
 
 
 def search_open_orders(call: Call) -> Content:
     exchange = call.world.exchange
     if call.request.account_id not in exchange.accounts:
         return done({"orders": None}, 1)
-    found = exchange.orders_of(call.request.account_id)
-    return done({"orders": [order.wire() for order in found if order.status is OrderStatus.OPEN]})
+    return done({"orders": [order.wire() for order in exchange.open_orders(call.request.account_id)]})
 
 
 def order_by_id(call: Call) -> Content:

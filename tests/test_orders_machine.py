@@ -218,16 +218,28 @@ class OrderMachine(RuleBasedStateMachine):
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
-TestOrders = OrderMachine.TestCase
-TestOrders.settings = settings(
-    max_examples=200, stateful_step_count=20, deadline=None, suppress_health_check=QUIET, print_blob=True
-)
+
+def often(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=QUIET, print_blob=True
+    )
+
+
+class TestOrders(OrderMachine.TestCase):
+    """Few short stories, for every run."""
+
+    settings = often(25, 20)
+
+
+@pytest.mark.slow
+class TestOrdersInCI(OrderMachine.TestCase):
+    """Two hundred."""
+
+    settings = often(200, 20)
 
 
 @pytest.mark.nightly
 class TestOrdersAllNight(OrderMachine.TestCase):
-    """The same, ten thousand times and longer."""
+    """Ten thousand, and longer ones."""
 
-    settings = settings(
-        max_examples=10_000, stateful_step_count=40, deadline=None, suppress_health_check=QUIET, print_blob=True
-    )
+    settings = often(10_000, 40)

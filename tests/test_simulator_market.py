@@ -60,6 +60,20 @@ def test_prices_move_tick_by_tick_and_books_are_not_crossed() -> None:
     assert all(t["contractId"] == MNQ and t["volume"] > 0 for batch in trades for t in batch)
 
 
+def test_the_mix_of_events_is_the_recorded_one() -> None:
+    """About 42 quotes to 20 trades to 62 records of depth."""
+    desk = Desk(market_rate=42.0)
+    desk.world.markets.watch(MNQ)
+    desk.published.clear()
+    desk.world.clock.advance(60.0)
+    seen = {"GatewayQuote": 0, "GatewayTrade": 0, "GatewayDepth": 0}
+    for target, arguments in market_events(desk):
+        seen[target] += len(arguments[1]) if isinstance(arguments[1], list) else 1
+    assert pytest.approx(42 * 60, rel=0.1) == seen["GatewayQuote"]
+    assert pytest.approx(20 * 60, rel=0.15) == seen["GatewayTrade"]
+    assert pytest.approx(62 * 60, rel=0.15) == seen["GatewayDepth"]
+
+
 def test_the_rate_can_be_changed_and_stopped() -> None:
     """Watched markets follow the rate; at 0 they stand still, and go on later."""
     desk = Desk(market_rate=10.0)

@@ -18,8 +18,10 @@ from topstep_sync.simulator.wire import wire_time
 # Depth of the initial image and the mix of events: 42 quotes, 20 trades and 62 depth records a second were
 # recorded for MNQ at the open (2026-07): per step of the walk one quote, about half a trade, one and a half of depth.
 LEVELS: Final = 60
-TRADE_SHARE: Final = 0.5
-SECOND_DEPTH_SHARE: Final = 0.5
+MOVES: Final = 0.3  # share of the steps that change the price; each is a trade
+TRADES: Final = 0.25  # share of the other steps that are a trade at the same price
+SECOND_DEPTH: Final = 0.5
+PULL: Final = 0.1  # how much likelier a move towards the level than one away from it
 
 
 class Market:
@@ -161,15 +163,15 @@ class Markets:
         if not self.trading() or not market.priced:
             return
         target = level(market.instrument, self._clock.epoch(), self._seed) + market.offset
-        pull = 0.2 if target > market.last else -0.2 if target < market.last else 0.0
-        move = market.random.choices((-1, 0, 1), (0.3 - pull, 0.4, 0.3 + pull))[0]
+        pull = PULL if target > market.last else -PULL if target < market.last else 0.0
+        move = market.random.choices((-1, 0, 1), (MOVES / 2 - pull, 1 - MOVES, MOVES / 2 + pull))[0]
         self._move(market, max(2, market.last + move))  # a bid stays above zero
 
     def _move(self, market: Market, ticks: int) -> None:
         moved = ticks != market.last
         market.last = ticks
         market.high, market.low = max(market.high, ticks), min(market.low, ticks)
-        if moved or market.random.random() < TRADE_SHARE:
+        if moved or market.random.random() < TRADES:
             self._publish_trade(market)
         self._publish_quote(market, moved)
         self._publish_depth(market)
@@ -199,7 +201,7 @@ class Markets:
     def _publish_depth(self, market: Market) -> None:
         volume = market.random.randint(0, 30)
         rows = [self._row(market, DepthType.NEW_BEST_BID, market.bid, volume)]
-        if market.random.random() < SECOND_DEPTH_SHARE:
+        if market.random.random() < SECOND_DEPTH:
             rows.append(self._row(market, DepthType.NEW_BEST_ASK, market.ask, market.random.randint(0, 30)))
         self._publish(market, "GatewayDepth", rows)
 

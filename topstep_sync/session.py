@@ -13,11 +13,14 @@ import requests
 from topstep_sync import errors
 from topstep_sync.auth.gateway_auth import GatewayAuth
 from topstep_sync.auth.token_manager import TokenManager
+from topstep_sync.auth.transport import PlainPost
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.config import Config
 from topstep_sync.http.adapter import ResilientAdapter
 from topstep_sync.http.bearer import MISSING
+from topstep_sync.http.guarded import GuardedPost
 from topstep_sync.http.rate_limiter import RateLimiter
+from topstep_sync.http.routes import Circuit
 from topstep_sync.http.shared_budget import open_budget
 from topstep_sync.http.telemetry import Listener
 from topstep_sync.http.typed import TypedSession
@@ -77,7 +80,7 @@ class Session(TypedSession):
         found = Config.from_env() if config is None else Config.of(config)
         self.config: Final = found.replace(**changes) if changes else found
         self._closed = threading.Event()
-        self._service = GatewayAuth(self.config, clock=clock)
+        self._service = GatewayAuth(self.config, post=lambda *call: self._auth_post(*call), clock=clock)
         self.tokens: Final = TokenManager(self.config, self._service, clock=clock, storage=self._storage())
         self._limiter: Final = RateLimiter(self.config, clock=clock, budget=open_budget(self.config, clock=clock))
         adapter = ResilientAdapter(
@@ -88,6 +91,8 @@ class Session(TypedSession):
             clock=clock,
             closed=self._closed,
         )
+        plain = PlainPost(self.config, clock, self._settings)
+        self._auth_post = GuardedPost(plain, self._limiter, adapter.breakers[Circuit.AUTH], clock)
         self._keep_warm = False  # whether it was asked for
         self._lock = threading.Lock()  # guards the making of what is made on first use
         self._furnished: Rooms | None = None

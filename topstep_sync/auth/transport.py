@@ -35,13 +35,18 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class PlainPost:
-    """A `Post` over a connection of its own."""
+    """A `Post` over a connection of its own.
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    Args:
+        settings: gives ``verify``, ``cert`` and ``proxies`` for each call; `None`: as the environment has them.
+    """
+
+    def __init__(self, config: Config, clock: Clock, settings: Callable[[], Mapping[str, Any]] | None = None) -> None:
         self._base = config.base_url
         self._timeout = (config.http.connect_timeout, config.http.read_timeout)
         self._total = config.http.connect_timeout + config.http.read_timeout
         self._clock = clock
+        self._settings = settings
 
     def __call__(self, path: str, body: bytes, bearer: str | None) -> Answer:
         # Rebound, so that they do not show in a traceback's locals whatever they were.
@@ -57,6 +62,7 @@ class PlainPost:
 
     def _send(self, path: str, body: bytes, bearer: str | None, deadline: Deadline) -> Answer:
         with requests.Session() as session:
+            session.trust_env = self._settings is None
             for scheme in ("https://", "http://"):
                 session.mount(scheme, HTTPAdapter(max_retries=0))
             response = session.post(
@@ -67,6 +73,7 @@ class PlainPost:
                 timeout=self._timeout,
                 allow_redirects=False,
                 stream=True,
+                **(self._settings() if self._settings else {}),
             )
             with contextlib.closing(response):
                 return response.status_code, response.headers, self._read(path, response, deadline)

@@ -26,7 +26,7 @@ from topstep_sync.http.retry import ErrorHandler
 from topstep_sync.http.routes import Circuit, Safety
 from topstep_sync.http.telemetry import AttemptEnded, RetryScheduled, Telemetry
 from topstep_sync.http.transport import Transport
-from topstep_sync.http.trip import Limiter, Permit, Trip
+from topstep_sync.http.trip import Limiter, Permit, Trip, answered
 
 log = logging.getLogger("topstep_sync.http")
 
@@ -198,18 +198,10 @@ class ResilientAdapter(Transport):
         return error if known is None else known
 
     def _answered(self, response: requests.Response, breaker: CircuitBreaker, phase: Phase, permit: Permit) -> None:
-        status = response.status_code
-        if status == 429:
-            permit.throttled(classify.retry_after(response.headers, self._clock.epoch()))
-        else:
-            permit.done()
+        status, now = response.status_code, self._clock.epoch()
+        answered(status, response.headers, now, breaker, phase, permit)
         if 200 <= status < 300:
-            breaker.success(phase)
-            self._dated = (getattr(response.raw, "headers", {}).get("Date"), self._clock.epoch())
-        elif status == 408 or status >= 500:
-            breaker.failure(phase, f"HTTP {status}")
-        else:
-            breaker.neutral(phase)
+            self._dated = (getattr(response.raw, "headers", {}).get("Date"), now)
 
     ########################################### between two attempts ###########################################
 

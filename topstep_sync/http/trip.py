@@ -1,10 +1,13 @@
 """One call on its way through the adapter, and the permits it travels with."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import requests
 
 from topstep_sync.clock import Deadline
+from topstep_sync.http import classify
+from topstep_sync.http.circuit_breaker import CircuitBreaker, Phase
 from topstep_sync.http.prepare import Prepared, path_of
 from topstep_sync.http.routes import Priority, Safety, route
 from topstep_sync.models import Token
@@ -25,6 +28,26 @@ class Limiter(Protocol):
     def acquire(
         self, endpoint: str, *, priority: Priority | None = None, deadline: Deadline | float | None = None
     ) -> Permit: ...
+
+
+def answered(
+    status: int, headers: Mapping[str, str], epoch: float, breaker: CircuitBreaker, phase: Phase, permit: Permit
+) -> None:
+    """Breaker and permit have heard of a reply: 429 is the limiter's matter, 408 and 5xx are the breaker's.
+
+    Args:
+        epoch: now, in seconds since 1970; a Retry-After may be a date.
+    """
+    if status == 429:
+        permit.throttled(classify.retry_after(headers, epoch))
+    else:
+        permit.done()
+    if 200 <= status < 300:
+        breaker.success(phase)
+    elif status == 408 or status >= 500:
+        breaker.failure(phase, f"HTTP {status}")
+    else:
+        breaker.neutral(phase)
 
 
 class Trip:

@@ -51,7 +51,7 @@ def test_unknown_id_is_404(gateway: Any, token: str) -> None:
 
 def test_old_negotiations_are_forgotten(gateway: Any, token: str) -> None:
     """So many negotiations are remembered, and no more."""
-    gateway.hubs._run(lambda hubs: [hubs.negotiate(f"n{i}") for i in range(10_001)])
+    gateway.hubs._run(lambda hubs: [hubs.admission.negotiate(f"n{i}") for i in range(10_001)])
     opened(f"{gateway.user_hub_url}?id=n10000", token).close()
     with pytest.raises(Refused):
         Wire(f"{gateway.user_hub_url}?id=n0", token)

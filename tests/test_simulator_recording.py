@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hub_wire import opened
+from tests.hub_wire import opened, wait_until
 from topstep_sync.clock import ManualClock
 from topstep_sync.simulator.recording import Entry, Recorder, RecordingError, read
+from topstep_sync.testing import Gateway
 
 MNQ = "CON.F.US.MNQ.Z26"
 
@@ -158,6 +159,44 @@ def test_replay_is_byte_exact(gateway: Any, token: str, tmp_path: Path, speed: f
                 heard += wire.message()
             expected = b"".join(entry.record + b"\x1e" for entry in entries if target in entry.record)
             assert expected == heard[: heard.index(b'{"type":1,"target":"End"')]
+
+
+def test_a_gateway_plays_a_recording_to_its_first_subscriber(gateway: Any, tmp_path: Path) -> None:
+    """With the switch `replay` the recording plays from the first subscription on, once."""
+    path = tmp_path / "a.jsonl"
+    with Recorder(path) as recorder:
+        recorder.write("user", b'{"type":1,"target":"GatewayLogout","arguments":["recorded"]}')
+    with Gateway(market_rate=0.0, replay=str(path), replay_speed=0.0) as other:
+        wire = opened(other.user_hub_url, other.run(lambda world: world.tokens.issue()))
+        with wire:
+            assert wire.quiet(0.03)
+            wire.invoke("SubscribeAccounts", id_=None)
+            assert ["recorded"] == wire.record()["arguments"]
+            wire.invoke("SubscribeOrders", 536, id_=None)
+            assert wire.quiet(0.03)
+
+
+def test_a_recording_that_breaks_off_ends_its_replay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is whole is played; the rest is a line in the log."""
+    path = tmp_path / "a.jsonl"
+    record = b'{"at":0.5,"hub":"user","record":"{\\"type\\":1,\\"target\\":\\"X\\",\\"arguments\\":[]}"}\n'
+    path.write_bytes(HEAD + record + b'{"at":0.6,"hub":"us')
+    with Gateway(market_rate=0.0, replay=str(path)) as other:
+        wire = opened(other.user_hub_url, other.run(lambda world: world.tokens.issue()))
+        with wire:
+            wire.invoke("SubscribeAccounts", id_=None)
+            assert "X" == wire.record()["target"]
+            wait_until(lambda: "broke off" in caplog.text)
+
+
+@pytest.mark.parametrize("content", [None, b"hello"])
+def test_a_gateway_without_its_recording_does_not_start(tmp_path: Path, content: bytes | None) -> None:
+    """A recording that is not there, or none, is told at the start."""
+    path = tmp_path / "a.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((RecordingError, FileNotFoundError)):
+        Gateway(replay=str(path)).start()
 
 
 def test_replay_keeps_the_times(gateway: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import json
 import signal
 import sys
@@ -11,7 +12,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Final
 
-from topstep_sync.simulator.faults import HUB_KINDS, REST_KINDS
+from topstep_sync.simulator.faults import KINDS
 from topstep_sync.simulator.gateway import Simulator
 from topstep_sync.simulator.reference import markdown
 from topstep_sync.simulator.settings import CHOICES, Settings
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="OPERATION:KIND[:NAME=VALUE,…]",
-        help=f"a fault from the start, such as Order/place:lose:times=2; kinds: {', '.join([*REST_KINDS, *HUB_KINDS])}",
+        help=f"a fault from the start, such as Order/place:lose:times=2; kinds: {', '.join(itertools.chain(*KINDS))}",
     )
     hints = typing.get_type_hints(Settings)
     for entry in dataclasses.fields(Settings):

@@ -18,6 +18,7 @@ from topstep_sync.simulator.evidence import Arrival
 from topstep_sync.simulator.fault_desk import FaultDesk
 from topstep_sync.simulator.hub_desk import HubDesk
 from topstep_sync.simulator.hub_negotiate import Negotiation
+from topstep_sync.simulator.hub_replay import play_on_demand
 from topstep_sync.simulator.hub_server import Hubs
 from topstep_sync.simulator.rest import Rest
 from topstep_sync.simulator.server import Server
@@ -118,6 +119,7 @@ class Simulator:
     def _assemble(self, world: World) -> Server:
         self._hubs = Hubs(world)
         self._hubs.attach(asyncio.get_running_loop())
+        play_on_demand(self._hubs)
         rest = Rest(world)
         rest.mount("/hubs", Negotiation(self._hubs))
         rest.mount(PREFIX, Control(world, self._hubs))

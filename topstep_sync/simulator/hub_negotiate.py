@@ -61,7 +61,7 @@ class Negotiation:
         content: dict[str, Any] = {"negotiateVersion": min(version, 1), "connectionId": name}
         if version:
             content["connectionToken"] = token
-        self._hubs.negotiate(token if version else name)
+        self._hubs.admission.negotiate(token if version else name)
         return _json({**content, "availableTransports": _TRANSPORTS})
 
     def _transport(self, scope: Scope, query: dict[str, list[str]]) -> Answer:

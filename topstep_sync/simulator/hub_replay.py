@@ -1,6 +1,7 @@
 """A recording played through the hubs: every record, byte for byte, to whoever subscribed to what it is about."""
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -11,7 +12,9 @@ from topstep_sync.simulator.hub_dialect import RECORD_END
 from topstep_sync.simulator.hub_link import Link
 from topstep_sync.simulator.hub_payloads import topic_of
 from topstep_sync.simulator.hub_server import Hubs
-from topstep_sync.simulator.recording import Entry
+from topstep_sync.simulator.recording import Entry, read
+
+log = logging.getLogger("topstep_sync.simulator")
 
 _PAUSE_EVERY: Final = 200  # records between two looks at the sockets, when played as fast as possible
 
@@ -43,6 +46,34 @@ async def play(hubs: Hubs, entries: Iterable[Entry], speed: float = 1.0) -> int:
             link.put(entry.record + RECORD_END)
     hubs.flush()
     return count
+
+
+def play_on_demand(hubs: Hubs) -> None:
+    """The recording that the settings name, if any, plays from the first subscription on.
+
+    Raises:
+        RecordingError, OSError: there is no such recording.
+    """
+    settings, loop = hubs.world.settings, asyncio.get_running_loop()
+    if not settings.replay:
+        return
+    next(read(settings.replay), None)  # a wrong name should be told now, not to the first client
+
+    def start() -> None:
+        task = loop.create_task(play(hubs, read(settings.replay), settings.replay_speed))
+        _playing.add(task)
+        task.add_done_callback(_finished)
+
+    hubs.on_first_subscription = start
+
+
+_playing: Final[set[asyncio.Task[int]]] = set()  # a loop keeps weak references only
+
+
+def _finished(task: asyncio.Task[int]) -> None:
+    _playing.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("! the replay broke off: %s", error)
 
 
 def listeners(hubs: Hubs, entry: Entry) -> list[Link]:

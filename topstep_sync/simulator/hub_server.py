@@ -11,15 +11,15 @@ import msgspec
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.simulator import hub_dialect as dialect
 from topstep_sync.simulator.bus import Publication
-from topstep_sync.simulator.faults import Fault
+from topstep_sync.simulator.hub_admission import Admission, spoil
 from topstep_sync.simulator.hub_blast import blast
 from topstep_sync.simulator.hub_faults import EventFaults
 from topstep_sync.simulator.hub_link import Link
-from topstep_sync.simulator.hub_methods import ECHO_HUB, HUBS, Call, invoke
+from topstep_sync.simulator.hub_methods import HUBS, Call, invoke
 from topstep_sync.simulator.hub_payloads import Shaper, topic_of
 from topstep_sync.simulator.hub_socket import HubSocket, Refusal, Upgrade
 from topstep_sync.simulator.recording import Recorder
-from topstep_sync.simulator.tokens import TokenFault, Verdict
+from topstep_sync.simulator.tokens import Verdict
 from topstep_sync.simulator.world import World
 
 log = logging.getLogger("topstep_sync.simulator")
@@ -36,8 +36,6 @@ DROPS: Final = {
 }
 """Way to drop a connection → what the client sees."""
 
-_SPEECHLESS: Final = {"refuse-reset": "reset", "refuse-fin": "fin", "refuse-silence": "silence"}
-_NEGOTIATED: Final = 10_000  # connection ids remembered
 _TICKS: Final = 20  # per shortest interval, so that timings are within 5 %
 
 
@@ -70,6 +68,8 @@ class Hubs:
         """Connections whose handshake is done, by id, oldest first."""
         self.recorder: Recorder | None = None
         """When set, gets every event of the exchange and the market, whether or not anybody listens."""
+        self.on_first_subscription: Callable[[], None] | None = None
+        """Called once, when a client subscribes to anything."""
         self._settings = world.settings
         self._clock = clock
         self._sockets: dict[str, HubSocket] = {}
@@ -82,7 +82,7 @@ class Hubs:
         self._asked: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._asks = 0
         self._event_faults = EventFaults(world, self.later)
-        self._negotiated: dict[str, bool] = {}
+        self.admission = Admission(world)
         world.bus.subscribe(self.publish)
 
     ############################################### life ###############################################
@@ -128,12 +128,7 @@ class Hubs:
         hub = upgrade.path.removeprefix("/hubs/")
         if hub not in HUBS or upgrade.path != f"/hubs/{hub}":
             return Refusal(404)
-        verdict = self.world.tokens.check(upgrade.token)
-        fault = None
-        refusal = self._unknown(hub, verdict, upgrade)
-        if refusal is None:
-            fault = self.world.faults.take(upgrade.path, self.world.clock.monotonic())
-            refusal = self._refusal(fault)
+        verdict, fault, refusal = self.admission.decide(hub, upgrade)
         if refusal is not None:
             self._note(hub, "", "refused", _generation(verdict), detail=f"{refusal.status} {refusal.how}")
             return refusal
@@ -150,47 +145,9 @@ class Hubs:
         )
         self._sockets[link.id] = socket
         self._connecting[link.id] = link
-        self._prepare(link, socket, fault)
+        if fault is not None:
+            spoil(link, socket, fault)
         return link
-
-    def _unknown(self, hub: str, verdict: Verdict, upgrade: Upgrade) -> Refusal | None:
-        if hub != ECHO_HUB and verdict.fault:
-            return Refusal(401, (("WWW-Authenticate", self.world.tokens.challenge(verdict)),))
-        name = upgrade.query.get("id", [None])[0]
-        if name is None:
-            return None
-        if name not in self._negotiated:
-            return Refusal(404)
-        taken, self._negotiated[name] = self._negotiated[name], False
-        return None if taken else Refusal(409, (("Content-Type", "text/plain"),))
-
-    def negotiate(self, connection_token: str) -> None:
-        """One connection may be made with that token as its `id`."""
-        self._negotiated[connection_token] = True
-        if len(self._negotiated) > _NEGOTIATED:
-            del self._negotiated[next(iter(self._negotiated))]
-
-    def _refusal(self, fault: Fault | None) -> Refusal | None:
-        if fault is None:
-            return None
-        if fault.kind in _SPEECHLESS:
-            return Refusal(0, how=_SPEECHLESS[fault.kind])
-        if fault.kind == "refuse":
-            return Refusal(fault.status, (("Retry-After", fault.retry_after),) if fault.retry_after else ())
-        if fault.kind == "unauthorized":
-            invalid = Verdict(None, TokenFault.INVALID)
-            return Refusal(401, (("WWW-Authenticate", self.world.tokens.challenge(invalid)),))
-        return None
-
-    def _prepare(self, link: Link, socket: HubSocket, fault: Fault | None) -> None:
-        if fault is None:
-            return
-        if fault.kind == "handshake-error":
-            link.handshake_refusal = fault.body or dialect.HANDSHAKE_FAILED
-        elif fault.kind == "handshake-silence":
-            socket.silence()
-        elif fault.kind == "close":
-            link.refusal = fault.body or f"{dialect.CLOSED_WITH_ERROR} HubException: refused on connect"
 
     def opened(self, link: Link) -> str | None:
         """The handshake of *link* is done; a text when it is to be closed at once."""
@@ -226,6 +183,9 @@ class Hubs:
         self._note(link.hub, link.id, "invoke", link.token, target=target, arguments=tuple(arguments))
         # An empty id wants no answer either, as the framework reads it.
         invoke(Call(self, link, record.get("invocationId") or None, target), record)
+        if link.topics and self.on_first_subscription:
+            start, self.on_first_subscription = self.on_first_subscription, None
+            start()
 
     def answered(self, link: Link, record: dict[str, Any]) -> None:
         self._note(link.hub, link.id, "answer", link.token, detail=record["invocationId"])
@@ -305,18 +265,18 @@ class Hubs:
 
     async def ask(self, hub: str, target: str, arguments: list[Any], timeout: float) -> list[dict[str, Any]]:
         """What every connection of *hub* answers when its method *target* is called: result or error each."""
-        waiting = []
+        waiting = {}
         for link in self.of(hub):
             self._asks += 1
-            name = f"s{self._asks}"
-            future = asyncio.get_running_loop().create_future()
-            self._asked[f"{link.id}/{name}"] = future
-            link.put(dialect.invocation(target, arguments, name))
-            waiting.append(future)
+            name = f"{link.id}/s{self._asks}"
+            waiting[name] = self._asked[name] = asyncio.get_running_loop().create_future()
+            link.put(dialect.invocation(target, arguments, f"s{self._asks}"))
         if waiting:
-            await asyncio.wait(waiting, timeout=timeout)
+            await asyncio.wait(waiting.values(), timeout=timeout)
+        for name in waiting:
+            self._asked.pop(name, None)
         silent = {"error": "Invocation canceled by the server."}
-        return [future.result() if future.done() else silent for future in waiting]
+        return [future.result() if future.done() else silent for future in waiting.values()]
 
     async def blast(self, hub: str, count: int, **options: Any) -> dict[str, Any]:
         """*count* quotes have gone to every connection of *hub*; see `hub_blast.blast` for the options."""

@@ -30,6 +30,9 @@ class HubSettings:
     fragment: int = switch(4_096, "size of the fragments a larger message is cut into; 0: never cut")
     records_per_message: int = switch(0, "most records in one message; 0: all that piled up")
 
+    replay: str = switch("", "recording that is played to subscribers from the first subscription on")
+    replay_speed: float = switch(1.0, "how many times as fast as it was recorded; 0: as fast as it goes")
+
     envelope: str = switch("wrapped", "user events: {action, data}, bare, a list of envelopes, or only orders wrapped")
     market_trades: str = switch("list", "GatewayTrade: an array of trades, or one trade an event")
     market_depth: str = switch("mixed", "GatewayDepth: object or array as it comes, arrays, objects, arrays with nulls")

@@ -5,11 +5,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import authority, server_context
 from rude_hub import RS, RudeHub, call, frame, record, soon
 
+from topstep_sync.clock import SYSTEM_CLOCK
 from topstep_sync.errors import (
     AuthenticationError,
     AuthUnavailable,
@@ -21,6 +24,7 @@ from topstep_sync.errors import (
 from topstep_sync.models import Token
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.opening import trusting_context
 from topstep_sync.realtime.subscriptions import Want
 from topstep_sync.redact import Secret
 
@@ -811,3 +815,92 @@ def test_32_threads_call_at_once(hub: RudeHub, dial: Dial) -> None:
     outcomes = [in_background(lambda i=i: [manager.invoke("Echo", (i, j)) for j in range(10)]) for i in range(32)]
     assert [[[i, j] for j in range(10)] for i in range(32)] == [outcome.get(timeout=20) for outcome in outcomes]
     server.join(5)
+
+
+def test_the_owner_cannot_wait_for_itself(hub: RudeHub, dial: Dial) -> None:
+    """A call made on the connection's own thread would never be answered, so it is refused."""
+    manager = dial()
+    peer = hub.shaken()
+    assert connected(manager)
+    refused: queue.Queue[Any] = queue.Queue()
+
+    def again(_: Any) -> None:
+        try:
+            manager.invoke("Again")
+        except StreamError as error:
+            refused.put(error)
+
+    manager.start_call("First", on_done=again)
+    peer.send(record(type=3, invocationId=peer.read_call()["invocationId"]))
+    assert "cannot wait for itself" in str(refused.get(timeout=5))
+
+
+def test_giving_up_waiting_cancels_the_call(hub: RudeHub, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while waiting for an answer leaves nothing behind; the late answer is nobody's."""
+    manager = dial()
+    peer = hub.shaken()
+    assert connected(manager)
+
+    class Interrupting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(SYSTEM_CLOCK, name)
+
+        def wait(self, event: Any, timeout: float | None = None) -> bool:
+            peer.read_call("Slow")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(manager, "_clock", Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        manager.invoke("Slow")
+    monkeypatch.undo()
+    assert manager.link is not None
+    assert soon(lambda: not manager.link._pending)  # type: ignore[union-attr]
+    peer.send(record(type=3, invocationId="1", result=1), call("Still"))
+
+
+def test_a_server_that_does_not_read(hub: RudeHub, dial: Dial) -> None:
+    """A send that does not get through in time ends the connection: half a frame cannot be taken back."""
+    manager = dial(invoke_timeout=0.1)
+    hub.shaken()
+    assert connected(manager)
+    with pytest.raises(StreamError):
+        manager.invoke("Huge", "x" * 20_000_000)
+    hub.shaken()
+    assert connected(manager)
+
+
+def test_over_tls(heard: Heard, tmp_path: Path) -> None:
+    """Verified, with calls, a large message, a reset and a goodbye; the owner thread alone touches the socket."""
+    ca = authority(tmp_path)
+    with RudeHub(server_context(ca)) as hub:
+        tls = trusting_context(str(ca.certificate))
+        manager = SignalRConnectionManager("token", heard, QUICK, url=hub.url, name="test", tls=tls)
+        manager.connect(timeout=0)
+        hub.shaken().rst()
+        peer = hub.shaken()
+        peer.send(call("Big", "x" * 1_000_000))
+        assert 1_000_000 == len(heard.next()[1][0])
+        assert connected(manager)
+        manager.disconnect()
+        assert {"type": 7} == peer.read_record()
+        assert "close" == peer.until_end()
+
+
+def test_many_small_tls_connections_lose_nothing(tmp_path: Path) -> None:
+    """Calls out under a flood in, thirty times: no connection ends that nobody ended (a thousand at night)."""
+    ca = authority(tmp_path)
+    with RudeHub(server_context(ca)) as hub:
+        tls = trusting_context(str(ca.certificate))
+        for _ in range(30):
+            manager = SignalRConnectionManager(None, None, QUICK, url=hub.url, name="test", tls=tls)
+            manager.connect(timeout=0)
+            peer = hub.shaken()
+            assert connected(manager)
+            flood = in_background(lambda peer=peer: [peer.send(call("N", i, "x" * 300) * 10) for i in range(50)])
+            for i in range(20):
+                manager.send("Echo", i)
+            assert list(range(20)) == [peer.read_call()["arguments"][0] for _ in range(20)]
+            assert isinstance(flood.get(timeout=5), list)
+            assert [] == manager.reconnects
+            peer.fin()
+            manager.disconnect()

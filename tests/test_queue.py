@@ -288,11 +288,11 @@ def test_wait_for_merges_what_it_keeps_aside() -> None:
     events = EventQueue(clock=ManualClock(0.0))
     for i in range(30):
         events.put([quote(last_price=float(i * 1000 + j)) for j in range(1000)])
-    events.put([order(1)])
+    events.put([*(note(i) for i in range(10_000)), order(1)])
     assert "order" == events.wait_for(lambda event: event.kind == "order").kind
     left = events.drain()
-    assert len(left) < 10_000
-    assert 29_999.0 == left[-1].data.last_price
+    assert [str(i) for i in range(10_000)] == [event.state for event in left if event.kind == "connection"]
+    assert [29_999.0] == [event.data.last_price for event in left if event.kind == "quote"]
 
 
 def test_squeezed_keeps_everything_but_quotes() -> None:

@@ -9,7 +9,6 @@
 
 import atexit
 import logging
-import os
 import ssl
 import threading
 import weakref
@@ -22,6 +21,7 @@ from topstep_sync.config import USER_HUB_URL, Config, StreamConfig
 from topstep_sync.errors import ConnectionLost, StreamError, StreamFailed
 from topstep_sync.realtime import signalr
 from topstep_sync.realtime.dialing import Dialer
+from topstep_sync.realtime.forks import REASON, survive
 from topstep_sync.realtime.lifecycle import Ending, Event, Schedule, State, step
 from topstep_sync.realtime.link import Call, Ended, Link, Outbox, Sink
 from topstep_sync.realtime.opening import Interrupted, Waker
@@ -70,15 +70,13 @@ class SignalRConnectionManager:
         bearer_in: Literal["query", "header"] = "query",
         any_url: bool = False,
     ) -> None:
-        self.config = StreamConfig.of(config)
+        self.config, self.name = StreamConfig.of(config), name
         self.url = url = url if any_url else checked_url(url, "url")
-        self.name = name
         self._clock, self._fast = clock, fast
         self._dialer = Dialer(url, name, token_source(token_manager), self.config, clock, tls, headers or {}, bearer_in)
         self._callbacks = CallbackSink(event_router, f"topstep-{name}-callbacks", clock) if sink is None else None
         self._sink: Sink = sink or self._callbacks  # type: ignore[assignment]
-        self.subscriptions = Subscriptions()
-        self._outbox = Outbox()
+        self.subscriptions, self._outbox = Subscriptions(), Outbox()
         self._lock = threading.Lock()  # guards start and stop: thread, waker
         self._waker: Waker | None = None
         self._thread: threading.Thread | None = None
@@ -94,6 +92,7 @@ class SignalRConnectionManager:
         self.faults = 0
         """How often the peer broke the protocol."""
         _alive.add(self)
+        survive(self)
 
     ################################################ start and stop ################################################
 
@@ -357,12 +356,15 @@ class SignalRConnectionManager:
         _log.info("= %s is %s%s", self.name, state, f": {reason}" if reason else "")
         self._sink.changed(state, reason)
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """In a child process: the thread is not here, and the connection is the parent's."""
-        self._lock = threading.Lock()
+        self._lock, self._settled = threading.Lock(), threading.Event()
+        self._outbox, self.subscriptions = Outbox(), Subscriptions()
         link, self._link, self._thread = self._link, None, None
         waker, self._waker = self._waker, None
-        self._state, self._reason = State.DISCONNECTED, "the process was forked; connect again in the child"
+        self._state, self._reason = State.DISCONNECTED, REASON
+        if self._callbacks is not None:
+            self._callbacks.forked()
         if link is not None:
             link.abandon()
         if waker is not None:
@@ -381,11 +383,4 @@ def _close_all() -> None:
         manager.disconnect()
 
 
-def _forked_all() -> None:
-    for manager in list(_alive):
-        manager._forked()
-
-
 atexit.register(_close_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked_all)

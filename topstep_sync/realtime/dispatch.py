@@ -62,12 +62,12 @@ class Dispatcher:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
+    def forked(self) -> None:
+        """In a child process: the thread is not here, and what waited for it is the parent's."""
+        self._lock, self._wanted, self._thread = threading.Lock(), threading.Event(), None
+        self._work.clear()
+
     @property
     def backlog(self) -> int:
         """How many callbacks wait."""
         return len(self._work)
-
-    @property
-    def here(self) -> bool:
-        """Whether the caller is one of the callbacks."""
-        return threading.current_thread() is self._thread

@@ -170,6 +170,13 @@ class UserFeed(Feed):
         """These accounts are wanted no more; from any thread."""
         self._commands.append((self._forget, (frozenset(account_ids),)))
 
+    def forked(self) -> None:
+        """In a child process: nothing is known."""
+        self.reconciler = Reconciler()
+        self._commands.clear()
+        self._gap, self._up, self._busy = None, False, False
+        self.caught_up = threading.Event()
+
     def _watch(self, account_ids: frozenset[int], epoch: float) -> None:
         for account_id in account_ids:
             self.reconciler.watch(account_id, epoch)

@@ -15,6 +15,7 @@ from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, DepthEvent
 from topstep_sync.realtime.backlog import Backlog, squeezed
 from topstep_sync.realtime.book import Book
+from topstep_sync.realtime.forks import REASON, survive
 
 _log = logging.getLogger("topstep_sync.realtime")
 
@@ -58,6 +59,7 @@ class EventQueue:
         self._warn_at = _WARN_AT
         self.received = 0
         """Events handed over so far."""
+        survive(self)
 
     ############################################### the hub's side ###############################################
 
@@ -263,6 +265,12 @@ class EventQueue:
         callback, self._on_close = self._on_close, None
         if callback is not None:
             callback(self)
+
+    def forked(self) -> None:
+        """In a child process: what was here can still be taken; no more will come."""
+        self._lock, self._arrived, self._waiting = threading.Lock(), threading.Event(), 0
+        self._on_close = None
+        self.finish(REASON, failed=True)
 
     def __enter__(self) -> Self:
         return self

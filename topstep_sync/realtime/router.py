@@ -69,5 +69,9 @@ class CallbackSink:
         """*callback* runs after those already due; from any thread."""
         self._dispatcher.put(callback, *arguments)
 
+    def forked(self) -> None:
+        """In a child process: the callbacks' thread is not here."""
+        self._dispatcher.forked()
+
     def close(self) -> None:
         self._dispatcher.close()

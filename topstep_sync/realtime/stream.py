@@ -19,6 +19,7 @@ from topstep_sync.config import Config
 from topstep_sync.errors import InvalidRequest, SessionClosed, StreamError, StreamFailed
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.feeds import Feed, Fetch, MarketFeed, Route, UserFeed, market_wants, user_wants
+from topstep_sync.realtime.forks import survive
 from topstep_sync.realtime.health import Health
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.monitor import Monitor
@@ -85,6 +86,7 @@ class Stream:
         self._user.wake, self._user.conflicted = user.wake, user.conflicted
         self._market.conflicted = self._hubs["market"].connection.conflicted
         self._closed = False
+        survive(self)
 
     def _hub(self, url: str, feed: Feed) -> _Hub:
         fast = market_decoder() if feed is self._market else None
@@ -224,6 +226,14 @@ class Stream:
             queue.finish("the session was closed")
         for hub in self._hubs.values():
             hub.connection.disconnect()
+
+    def forked(self) -> None:
+        """In a child process: nothing is subscribed any more, and subscribing connects anew."""
+        self._lock = threading.Lock()
+        for hub in self._hubs.values():
+            hub.feed.routes = ()
+            hub.ever.clear()
+        self._user.forked()
 
     def __enter__(self) -> "Stream":
         return self

@@ -143,6 +143,15 @@ def test_a_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
     budget.close()
 
 
+def test_a_file_that_vanished_is_made_anew(tmp_path: Path) -> None:
+    """Whoever deletes the file resets the budget, and breaks nothing."""
+    budget = opened(tmp_path)
+    lease(budget, 5)
+    shutil.rmtree(budget.path.parent)
+    assert 8 == lease(budget, 8)
+    budget.close()
+
+
 def test_a_damaged_row_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One unreadable class does not stop the others."""
     budget = opened(tmp_path)

@@ -573,6 +573,41 @@ class TestRest:
         assert gone() is None
 
 
+class TestRace:
+    @pytest.mark.parametrize("how", ["done", "refund"])
+    def test_two_ends_at_once(self, how: str) -> None:
+        """Of two threads that end a call at the same moment, the second changes nothing."""
+        limiter = make(general_limit=1)
+        permit = limiter.acquire(ORDERS)
+        lane = limiter._lanes["general"]  # type: ignore[index]
+        with lane.lock:
+            thread = threading.Thread(target=getattr(permit, how))
+            thread.start()
+            while not lane.lock.locked() or thread.ident is None:
+                time.sleep(0.001)
+            time.sleep(0.02)  # it has read the lane and waits for the lock; if not yet, it finds the permit ended
+            permit.forget()
+            lane.refunded(permit)
+        thread.join(10)
+        assert (0, 1) == (limiter.budget()["general"].used, fill(limiter))
+
+
+def test_what_a_child_process_does_first() -> None:
+    """The parent's calls in flight count as complete after the time of grace, and nobody waits."""
+    clock = WatchedClock()
+    limiter = make(clock, general_limit=2)
+    permit = limiter.acquire(ORDERS)
+    limiter.acquire(ORDERS).done()
+    limiter._forked()
+    assert (10.0, 2, 0) == (
+        limiter.get_wait_time(ORDERS), limiter.budget()["general"].used, limiter.get_stats()["general"]["in_flight"]
+    )  # fmt: skip
+    permit.done()
+    assert 2 == limiter.budget()["general"].used
+    clock.advance(15.0)
+    assert 2 == fill(limiter)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 class TestFork:
     def child(self, work: Callable[[], bool]) -> bool:

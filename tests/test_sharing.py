@@ -52,6 +52,10 @@ class TestLeases:
         window.exchange(0.0, ask(8))
         assert 2 == window.exchange(0.0, ask(8, urgent=True, who="b")).granted
 
+    def test_a_mere_report_gets_nothing(self) -> None:
+        """Who needs no permit takes none, however much it would like."""
+        assert 0 == SharedWindow(RULES).exchange(0.0, ask(0, want=5)).granted
+
     def test_more_than_needed_only_while_there_is_plenty(self) -> None:
         """A quarter of what is left, at most, goes to one that only expects to need it."""
         window = SharedWindow(msgspec.structs.replace(RULES, limit=100))

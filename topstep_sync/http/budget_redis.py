@@ -65,9 +65,6 @@ local function after(list, first)
   for i = first, #list do rest[#rest + 1] = list[i] end
   return rest
 end
-local old = 0
-while old < #freed and freed[old + 1] + doc.most <= now do old = old + 1 end
-if old > 0 then freed = after(freed, old + 1) end
 local free = 0
 while free < #busy and busy[free + 1] + doc.span <= now do free = free + 1 end
 if free > 0 then
@@ -76,6 +73,9 @@ if free > 0 then
   if #freed > doc.limit then freed = after(freed, #freed - doc.limit + 1) end
   doc.taken, doc.expired = doc.taken - free, doc.expired + free
 end
+local old = 0
+while old < #freed and freed[old + 1] + doc.most <= now do old = old + 1 end
+if old > 0 then freed = after(freed, old + 1) end
 doc.busy, doc.freed = busy, freed
 
 local function clear(count) return doc.sure or #freed + doc.taken + count <= doc.limit end
@@ -89,7 +89,7 @@ if granted < ask.needed then
   if lacking < #busy then wait = busy[lacking + 1] + doc.span - now
   elseif lacking - #busy < #ahead then wait = ahead[lacking - #busy + 1] + doc.span - now
   else wait = math.huge end
-else
+elseif ask.needed > 0 then
   local more = math.min(ask.want - granted, math.floor((doc.ceiling - doc.taken) / 4))
   if more > 0 and clear(more) then doc.taken, granted = doc.taken + more, granted + more end
 end

@@ -328,7 +328,9 @@ class Lane:
 
     def inherit(self, parent: "Lane") -> None:
         """In a child process: what the parent has in flight counts as complete after the time of grace."""
+        mine = self.window
         self.adopt(parent.window)
+        parent.adopt(mine)  # for the parent's permits, copied into this process, whose ends concern nobody here
         self.window.orphan(self.now() + self.grace)
         self.closed = parent.closed
         self.settle()

@@ -219,7 +219,9 @@ class SharedLane(Lane):
             for held in self.pool:
                 held.use_before = -math.inf
         self._drop_stale(now)
-        return Ask(self.holder, ended=self._tell(now)) if self.outbox and now >= self.ask_at_least() else None
+        if not self.outbox or (now < self.ask_at_least() and not everything):
+            return None
+        return Ask(self.holder, ended=self._tell(now))
 
     def ask_at_least(self) -> float:
         """Not before this instant is the store tried, after it was out of reach."""

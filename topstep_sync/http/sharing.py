@@ -263,6 +263,8 @@ class SharedWindow(Window):
 
     def _grant(self, now: float, ask: Ask) -> tuple[int, float]:
         granted, wait = 0, 0.0
+        if not ask.needed:
+            return granted, wait
         while granted < ask.needed:
             wait = self.take(now, ask.urgent)
             if wait > 0.0:

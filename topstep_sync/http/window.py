@@ -153,16 +153,15 @@ class Window:
         while self.ahead and self.ahead[0] <= now:
             insort(self.busy, self.ahead.pop(0))
         busy, freed, span = self.busy, self.freed, self.span
+        if busy and busy[0] + span <= now:
+            before = len(busy)
+            while busy and busy[0] + span <= now:
+                freed.append(busy.popleft())
+            self.taken -= before - len(busy)
+            self.expired += before - len(busy)
+            self.quiet_until = -math.inf
         while freed and freed[0] + self.learned.most <= now:
             freed.popleft()
-        if not busy or busy[0] + span > now:
-            return
-        before = len(busy)
-        while busy and busy[0] + span <= now:
-            freed.append(busy.popleft())
-        self.taken -= before - len(busy)
-        self.expired += before - len(busy)
-        self.quiet_until = -math.inf
 
     def _until_free(self, now: float, lacking: int) -> float:
         """Seconds until *lacking* + 1 busy slots are free; infinity if calls in flight must end first."""

@@ -18,8 +18,7 @@ BUY, SELL = OrderSide.BUY, OrderSide.SELL
 
 def write(last: float | None = 21000.0, **words: Any) -> PlaceOrder:
     wish = ticket.Wish(**{"account_id": ACCOUNT, "contract_id": MNQ, "side": "buy", "size": 1, **words})
-    ticket.check(wish)
-    return ticket.write(wish, MNQ, last)
+    return ticket.write(wish, ticket.check(wish), MNQ if wish.needs_contract else None, last)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +150,4 @@ def test_a_market_order_needs_no_contract() -> None:
     assert [(False, False), (True, False), (True, True)] == [
         (wish.needs_contract, wish.needs_last) for wish in (plain, priced, relative)
     ]
-    assert UNSET is ticket.write(plain, None, None).limit_price
+    assert UNSET is ticket.check(plain).limit_price

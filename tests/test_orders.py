@@ -242,7 +242,7 @@ def test_whoever_joins_a_flight_shares_its_failure(model: GatewayModel, rooms: R
     assert inside.wait(10)
     threads[1].start()
     assert second.wait(10)
-    while rooms.orders._ledger.find("entry-1").flight._done_callbacks == []:  # the second has not joined yet
+    while rooms.orders._ledger.find("entry-1").flight.landed is None:  # the second has not joined yet
         threads[1].join(0.001)
     go.set()
     for thread in threads:

@@ -51,6 +51,8 @@ def contract_name(value: "str | Contract") -> str:
 
 def whole(value: Any, name: str, *, least: int = 1) -> int:
     """*value* as an int, if it is a whole number of at least *least*."""
+    if type(value) is int and value >= least:
+        return value
     if not isinstance(value, bool):
         try:
             number = int(value) if not isinstance(value, str) else None
@@ -74,13 +76,16 @@ def number(value: Any, name: str) -> float:
 
 def choice(value: Any, words: Mapping[str, E], name: str) -> E:
     """The enum member that *value* names: itself, its number, or its word in any case."""
-    kind = type(next(iter(words.values())))
     if isinstance(value, str):
+        if value in words:
+            return words[value]
         found = words.get(value.strip().lower().replace("-", "_").replace(" ", "_"))
         if found is not None:
             return found
-    elif isinstance(value, int) and not isinstance(value, bool) and value in set(words.values()):
-        return kind(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        for member in words.values():
+            if member == value:
+                return member
     raise InvalidRequest(f"{name} is {value!r}; expected one of {', '.join(sorted(words))}")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final, Self, SupportsIndex, overload
 
 from topstep_sync.api import calendar
@@ -96,16 +97,19 @@ class Bars(Rows[Bar]):
         pd = need_pandas()
         import numpy as np
 
-        count = len(self)
+        def column(name: str, kind: Any) -> Any:
+            return np.fromiter(map(attrgetter(name), self), kind, len(self))
+
+        seconds = np.fromiter(map(datetime.timestamp, map(attrgetter("t"), self)), np.float64, len(self))
         # Whole microseconds: a double has 53 bits, and today takes 51 of them.
-        micros = np.fromiter((bar.t.timestamp() * 1e6 for bar in self), np.float64, count).round().astype(np.int64)
+        micros = (seconds * 1e6).round().astype(np.int64)
         return pd.DataFrame(
             {
-                "open": np.fromiter((bar.o for bar in self), np.float64, count),
-                "high": np.fromiter((bar.h for bar in self), np.float64, count),
-                "low": np.fromiter((bar.l for bar in self), np.float64, count),
-                "close": np.fromiter((bar.c for bar in self), np.float64, count),
-                "volume": np.fromiter((bar.v for bar in self), np.int64, count),
+                "open": column("o", np.float64),
+                "high": column("h", np.float64),
+                "low": column("l", np.float64),
+                "close": column("c", np.float64),
+                "volume": column("v", np.int64),
             },
             index=pd.DatetimeIndex(micros.view("datetime64[us]"), name="time").tz_localize(UTC),
         )

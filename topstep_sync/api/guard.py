@@ -81,15 +81,12 @@ class Guard:
         trades: Callable[[int, datetime], Iterable[Trade]],
     ) -> None:
         self._config = config
+        self.on = any(value is not None for value in vars(config).values())
+        """Whether any rule is configured."""
         self._clock = clock
         self._positions = positions
         self._working = working
         self._trades = trades
-
-    @property
-    def on(self) -> bool:
-        """Whether any rule is configured."""
-        return any(value is not None for value in vars(self._config).values())
 
     def check(self, request: PlaceOrder) -> None:
         """Returns when *request* may be sent.

@@ -1,7 +1,6 @@
 """The intents of this process by their tag: what `verify` knows without asking, and the single flight of each tag."""
 
 import threading
-from concurrent.futures import Future
 from typing import Final
 
 import msgspec
@@ -47,7 +46,7 @@ class Intent:
         self.doubtful = False
         """Whether an earlier attempt may still execute; true for ever once a reply was lost."""
         self.placed: PlacedOrder | None = None
-        self.flight: Future[PlacedOrder] | None = None
+        self.flight: Flight | None = None
 
     @property
     def sought(self) -> Sought:
@@ -56,6 +55,16 @@ class Intent:
     def step(self, event: intent.Event) -> None:
         self.state = intent.step(self.state, event)
         self.doubtful = self.doubtful or event is intent.Event.LOSE
+
+
+class Flight:
+    """One carrying out of an intent, and what it came to. Whoever joins it brings the event that it sets."""
+
+    __slots__ = ("landed", "outcome")
+
+    def __init__(self) -> None:
+        self.landed: threading.Event | None = None
+        self.outcome: PlacedOrder | BaseException | None = None
 
 
 class Ledger:
@@ -88,7 +97,7 @@ class Ledger:
                 return known, False
             if known is not None and known.doubtful and known.state is not intent.State.REJECTED:
                 new.state, new.since, new.doubtful, new.minted = known.state, known.since, True, known.minted
-            new.flight = Future()
+            new.flight = Flight()
             self._intents[new.tag] = new
             self._forget()
             return new, True
@@ -102,12 +111,18 @@ class Ledger:
         """The flight of *entry* is over, and everybody who waits for it knows the outcome."""
         with self._lock:
             flight, entry.flight = entry.flight, None
-        if flight is None:
-            return
-        if isinstance(outcome, BaseException):
-            flight.set_exception(outcome)
-        else:
-            flight.set_result(outcome)
+            assert flight is not None, "only whoever boarded lands"
+            flight.outcome = outcome
+            landed = flight.landed
+        if landed is not None:
+            landed.set()
+
+    def join(self, entry: Intent) -> Flight | None:
+        """The flight of *entry* that another thread carries out, with an event to wait for; `None` when it is over."""
+        with self._lock:
+            if entry.flight is not None and entry.flight.landed is None:
+                entry.flight.landed = threading.Event()
+            return entry.flight
 
     def open(self) -> list[Intent]:
         """Intents that may have an order nobody knows of, oldest first."""
@@ -117,7 +132,7 @@ class Ledger:
     def _forget(self) -> None:
         assert self._lock.locked()
         surplus = len(self._intents) - KEPT
-        if surplus > 0:
+        if surplus > KEPT // 10:  # a good many at a time: finding the settled ones looks at all
             settled = [t for t, e in self._intents.items() if e.flight is None and e.state not in intent.OPEN]
             for tag in settled[:surplus]:
                 del self._intents[tag]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, Unpack, overload
 
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from topstep_sync.api import tags, ticket
 from topstep_sync.api.arguments import account_number, choice, contract_name, instant, order_key
@@ -337,11 +336,10 @@ class OrdersApi:
         if label is not None and custom_tag is not None:
             raise InvalidRequest("give a label (and the tag is minted) or a custom_tag, not both")
         tag = tags.mint(label, self._clock.epoch()) if custom_tag is None else tags.checked(custom_tag)
-        ticket.check(wish)
-        contract = last = None
-        if wish.needs_contract:
-            given = wish.contract_id
-            contract = given if isinstance(given, Contract) else self._contracts.get(given)
-        if contract is not None and wish.needs_last:
-            last = self._last_price(contract)
-        return replace(ticket.write(wish, contract, last), custom_tag=tag)
+        draft = ticket.check(wish, tag)
+        if not wish.needs_contract:
+            return draft
+        given = wish.contract_id
+        contract = given if isinstance(given, Contract) else self._contracts.get(given)
+        last = self._last_price(contract) if wish.needs_last else None
+        return ticket.write(wish, draft, contract, last)

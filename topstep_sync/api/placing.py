@@ -82,7 +82,7 @@ class Placer:
         entry, mine = self._ledger.board(new)
         if not mine:
             return self._join(entry)
-        outcome: PlacedOrder | BaseException = OrderStateUnknown("interrupted", tag=entry.tag, since=entry.since)
+        outcome: PlacedOrder | BaseException
         try:
             if entry.doubtful:
                 order = self.settle(entry, wait=True)
@@ -132,12 +132,14 @@ class Placer:
 
     def _join(self, entry: Intent) -> PlacedOrder:
         """The outcome of the flight that another thread carries out for the same tag."""
-        flight = entry.flight
+        flight = self._ledger.join(entry)
         if flight is not None:
-            landed = threading.Event()
-            flight.add_done_callback(lambda _: landed.set())
-            if self._clock.wait(landed, FLIGHT):
-                return flight.result(timeout=0)
+            assert flight.landed is not None
+            if self._clock.wait(flight.landed, FLIGHT):
+                if isinstance(flight.outcome, BaseException):
+                    raise flight.outcome
+                assert flight.outcome is not None
+                return flight.outcome
         if entry.placed is None:
             raise self.unknown(entry.sought, None)
         return entry.placed

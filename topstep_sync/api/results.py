@@ -30,8 +30,23 @@ class PlacedOrder(Record, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, request: PlaceOrder, order_id: int, record: Order | UnsetType = UNSET) -> Self:
-        fields = {name: getattr(request, name) for name in request.__struct_fields__}
-        return cls(id=order_id, record=record, **fields)
+        tag = request.custom_tag
+        assert isinstance(tag, str), "no order is placed without its tag"
+        return cls(
+            id=order_id,
+            custom_tag=tag,
+            account_id=request.account_id,
+            contract_id=request.contract_id,
+            side=request.side,
+            size=request.size,
+            type=request.type,
+            limit_price=request.limit_price,
+            stop_price=request.stop_price,
+            trail_price=request.trail_price,
+            stop_loss_bracket=request.stop_loss_bracket,
+            take_profit_bracket=request.take_profit_bracket,
+            record=record,
+        )
 
 
 class Change(enum.Enum):

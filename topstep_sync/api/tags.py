@@ -19,6 +19,9 @@ LONGEST: Final = 60
 LABEL: Final = re.compile(rf"[A-Za-z0-9_.-]{{1,{LONGEST - ULID_LENGTH - 1}}}")
 TAG: Final = re.compile(rf"[!-~]{{1,{LONGEST}}}")
 
+PAIRS: Final = [first + second for first in ALPHABET for second in ALPHABET]
+SHIFTS: Final = range(120, -1, -10)
+
 _ULID: Final = re.compile(rf"[{ALPHABET}]{{{ULID_LENGTH}}}")
 
 
@@ -28,7 +31,7 @@ def ulid(epoch: float, entropy: bytes | None = None) -> str:
     The chance is the operating system's, not the clock's: two processes, and a process and its fork, must differ.
     """
     value = (round(epoch * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy or secrets.token_bytes(10))
-    return "".join(ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([PAIRS[value >> shift & 1023] for shift in SHIFTS])
 
 
 def mint(label: str | None, epoch: float) -> str:

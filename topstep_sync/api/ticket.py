@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from topstep_sync.api import brackets
 from topstep_sync.api.arguments import account_number, contract_name, number, side_of, type_of, whole
@@ -78,7 +79,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def needs_contract(self) -> bool:
         """Whether the tick size matters to it."""
-        return any(getattr(self, name) is not None for name in PRICED)
+        return not (
+            self.limit_price is None
+            and self.stop_price is None
+            and self.trail_price is None
+            and self.trail_ticks is None
+            and self.stop_loss_price is None
+            and self.take_profit_price is None
+        )
 
     @property
     def needs_last(self) -> bool:
@@ -138,16 +146,28 @@ def on_tick(value: Any, name: str, contract: Contract) -> float:
     return contract.round(price)
 
 
-def check(wish: Wish) -> None:
-    """Everything that can be said about *wish* without knowing its contract, so that nothing is asked in vain.
+def check(wish: Wish, tag: str | UnsetType = UNSET) -> PlaceOrder:
+    """The request as far as it can be made without knowing the contract, so that nothing is asked in vain.
 
     Raises:
         InvalidRequest: what is wrong, and what was expected.
     """
-    account_number(wish.account_id)
-    contract_name(wish.contract_id)
-    whole(wish.size, "size")
     side, kind = side_of(wish.side), kind_of(wish)
+    if kind is not OrderType.MARKET or wish.needs_contract:
+        _check_prices(wish, kind)
+    return PlaceOrder(
+        account_id=account_number(wish.account_id),
+        contract_id=contract_name(wish.contract_id),
+        type=kind,
+        side=side,
+        size=whole(wish.size, "size"),
+        custom_tag=tag,
+        stop_loss_bracket=_plain_leg(wish, side, target=False),
+        take_profit_bracket=_plain_leg(wish, side, target=True),
+    )
+
+
+def _check_prices(wish: Wish, kind: OrderType) -> None:
     given = {name for name in ABSOLUTE if getattr(wish, name) is not None}
     if _check_trail(wish):
         given.add("trail_price")
@@ -159,8 +179,6 @@ def check(wish: Wish) -> None:
     for name in PRICED:
         if getattr(wish, name) is not None:
             number(getattr(wish, name), name)
-    for target in (False, True):
-        _plain_leg(wish, side, target=target)
 
 
 def check_revision(wish: Revision) -> None:
@@ -216,8 +234,8 @@ def revise(
     return request, trail
 
 
-def write(wish: Wish, contract: Contract | None, last: float | None) -> PlaceOrder:
-    """The request of a checked *wish*, without its tag.
+def write(wish: Wish, draft: PlaceOrder, contract: Contract | None, last: float | None) -> PlaceOrder:
+    """The request of a checked *wish*: its *draft*, with the prices.
 
     Args:
         contract: the contract it is about; needed where `wish.needs_contract`.
@@ -226,20 +244,15 @@ def write(wish: Wish, contract: Contract | None, last: float | None) -> PlaceOrd
     Raises:
         InvalidRequest: what is wrong, and what was expected.
     """
-    side, kind = side_of(wish.side), kind_of(wish)
-    prices = _prices(wish, side, contract, last)
+    if contract is None:
+        return draft
+    prices = _prices(wish, draft.side, contract, last)
     entry = prices.get("limit_price", prices.get("stop_price", prices.get("trail_price", last)))
-    return PlaceOrder(
-        account_id=account_number(wish.account_id),
-        contract_id=contract_name(wish.contract_id),
-        type=kind,
-        side=side,
-        size=whole(wish.size, "size"),
-        limit_price=prices.get("limit_price", UNSET),
-        stop_price=prices.get("stop_price", UNSET),
-        trail_price=prices.get("trail_price", UNSET),
-        stop_loss_bracket=_leg(wish, side, contract, entry, target=False),
-        take_profit_bracket=_leg(wish, side, contract, entry, target=True),
+    return replace(
+        draft,
+        **prices,
+        stop_loss_bracket=_leg(wish, draft, contract, entry, target=False),
+        take_profit_bracket=_leg(wish, draft, contract, entry, target=True),
     )
 
 
@@ -270,32 +283,32 @@ def checked_trail(price: float, contract: Contract, last: float) -> None:
         )
 
 
-def _plain_leg(wish: Wish, side: OrderSide, *, target: bool) -> Bracket | None:
-    """The leg as far as it needs no price; `None` where there is none, or it is given as a price."""
-    name = "take_profit" if target else "stop_loss"
-    raw, magnitude, price = getattr(wish, name), getattr(wish, f"{name}_ticks"), getattr(wish, f"{name}_price")
-    if sum(value is not None for value in (raw, magnitude, price)) > 1:
+def _plain_leg(wish: Wish, side: OrderSide, *, target: bool) -> Bracket | UnsetType:
+    """The leg as far as it needs no price; unset where there is none, or it is given as a price."""
+    if target:
+        name, raw, magnitude, price = "take_profit", wish.take_profit, wish.take_profit_ticks, wish.take_profit_price
+    else:
+        name, raw, magnitude, price = "stop_loss", wish.stop_loss, wish.stop_loss_ticks, wish.stop_loss_price
+    if raw is None and magnitude is None:
+        return UNSET
+    if price is not None or (raw is not None and magnitude is not None):
         raise InvalidRequest(f"give one of {name}, {name}_ticks and {name}_price")
     if raw is not None:
         return brackets.checked(raw, side, target=target)
-    kind = _leg_type(wish, target=target)
-    return None if magnitude is None else brackets.from_ticks(magnitude, side, kind, target=target)
+    return brackets.from_ticks(magnitude, side, _leg_type(wish, target=target), target=target)
 
 
 def _leg(
-    wish: Wish, side: OrderSide, contract: Contract | None, entry: float | None, *, target: bool
-) -> Bracket | UnsetType:
-    plain = _plain_leg(wish, side, target=target)
-    if plain is not None:
-        return plain
+    wish: Wish, draft: PlaceOrder, contract: Contract, entry: float | None, *, target: bool
+) -> Bracket | UnsetType | None:
     name = "take_profit_price" if target else "stop_loss_price"
     price = getattr(wish, name)
     if price is None:
-        return UNSET
+        return draft.take_profit_bracket if target else draft.stop_loss_bracket
     if entry is None:
         raise InvalidRequest(f"{name} counts from the entry, and no price of the market is known; give ticks instead")
     kind = _leg_type(wish, target=target)
-    return brackets.from_price(number(price, name), entry, _known(contract), side, kind, target=target)
+    return brackets.from_price(number(price, name), entry, contract, draft.side, kind, target=target)
 
 
 def _leg_type(wish: Wish, *, target: bool) -> OrderType:

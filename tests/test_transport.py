@@ -160,3 +160,18 @@ def test_no_secret_in_the_locals_when_nobody_listens() -> None:
     assert "PlainPost" in shown
     assert KEY not in shown
     assert TOKEN not in shown
+
+
+def test_the_sessions_own_settings() -> None:
+    """Proxies, certificates and the like are asked for at each call, and the environment's are not used then."""
+    asked: list[int] = []
+
+    def settings() -> dict[str, object]:
+        asked.append(1)
+        return {"proxies": {"http": "http://127.0.0.1:1"}}
+
+    with server(answer("Content-Length: 0\r\n")) as url:
+        with pytest.raises(ConnectFailed, match="[Pp]roxy"):
+            PlainPost(config(url), SYSTEM_CLOCK, settings)("/api/Auth/loginKey", b"{}", None)
+        assert 200 == post(url)[0]
+    assert [1] == asked

@@ -9,7 +9,7 @@ import pytest
 from token_fakes import DAY, FakeService
 
 from topstep_sync.auth.refresh import LEASE_SECONDS, Outcome, Refresher
-from topstep_sync.auth.token_policy import Plan, Source
+from topstep_sync.auth.token_policy import Flight, Plan, Source
 from topstep_sync.clock import ManualClock
 from topstep_sync.config import TokenConfig
 from topstep_sync.models import Token
@@ -52,13 +52,26 @@ def token(value: str, generation: int, left: float = DAY) -> Token:
     return Token(Secret(value), generation, NOW + left - DAY, NOW + left)
 
 
-def run(
-    shelf: Shelf | None, plan: Plan, old: Token | None, generation: int = 0, **answers: Any
-) -> tuple[Outcome, FakeService]:
+class World:
+    """What the refresh comes back to."""
+
+    def __init__(self, died: bool = False, wanted: bool = True) -> None:
+        self._died = died
+        self._wanted = wanted
+
+    def died(self, flight: Flight) -> bool:
+        return self._died
+
+    def wanted(self, flight: Flight) -> bool:
+        return self._wanted
+
+
+def run(shelf: Any, plan: Plan, old: Token | None, generation: int = 0, **answers: Any) -> tuple[Outcome, FakeService]:
     service = FakeService(CLOCK)
     service.on_validate = answers.pop("validate", service.on_validate)
-    refresher = Refresher(service, shelf, TokenConfig(), CLOCK)
-    return refresher.run(plan, old, generation, lambda: answers.get("died", False)), service
+    flight = Flight()
+    flight.plan, flight.token, flight.generation = plan, old, generation
+    return Refresher(service, shelf, TokenConfig(), CLOCK).run(flight, World(**answers)), service
 
 
 def test_a_stored_token_needs_no_lease() -> None:
@@ -141,3 +154,36 @@ def test_a_kept_token_is_not_stored() -> None:
     shelf = Shelf(token("a", 2))
     run(shelf, Plan.VALIDATE, token("a", 2), 2, validate=lambda old: old)
     assert "save" not in shelf.log
+
+
+def test_a_token_that_nobody_wants_is_not_stored() -> None:
+    """Logged out while the refresh was under way: what it brings must not outlive that in the store."""
+    shelf = Shelf()
+    run(shelf, Plan.LOGIN, None, wanted=False)
+    assert (None, ["load", "lease", "load", "end"]) == (shelf.held, shelf.log)
+
+
+def test_a_store_that_fails_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A network store that times out costs one timeout per refresh, not one per question."""
+
+    class Broken(Shelf):
+        def load(self) -> Token | None:
+            self.log.append("load")
+            raise TimeoutError("no answer")
+
+    shelf = Broken()
+    outcome, _ = run(shelf, Plan.LOGIN, None)
+    assert (1, ["load"]) == (outcome.token.generation, shelf.log)
+    assert "no answer" in caplog.text
+
+
+def test_a_store_that_keeps_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A failed save costs a warning, not the token."""
+
+    class Full(Shelf):
+        def save(self, token: Token) -> bool:
+            raise OSError("the disk is full")
+
+    outcome, _ = run(Full(), Plan.LOGIN, None)
+    assert Source.NEW is outcome.source
+    assert "the disk is full" in caplog.text

@@ -18,6 +18,7 @@ from token_fakes import DAY, HOUR, FakeService, land, together
 from topstep_sync.auth import token_cipher, token_storage
 from topstep_sync.auth.token_cipher import HEADER, Kdf, KeySource
 from topstep_sync.auth.token_manager import TokenManager
+from topstep_sync.auth.token_policy import TokenState
 from topstep_sync.auth.token_storage import TokenStorage, storage_for
 from topstep_sync.clock import ManualClock
 from topstep_sync.config import Config
@@ -387,6 +388,25 @@ def test_logout_removes_the_stored_token(path: Path, clock: ManualClock, service
     manager.logout()
     assert not path.exists()
     assert 2 == manager.token().generation
+
+
+def test_a_logout_during_a_refresh_leaves_nothing_stored(path: Path, clock: ManualClock, service: FakeService) -> None:
+    """The login under way ends after the logout: its token is neither used nor left in the file."""
+    manager = TokenManager(None, service, clock=clock, storage=storage(path, clock))
+    service.gate.clear()
+    waiting = threading.Thread(target=lambda: together(1, lambda: manager.token(deadline=5.0)))
+    waiting.start()
+    assert service.entered.wait(10)
+    leaving = threading.Thread(target=manager.logout)
+    leaving.start()
+    clock.wait_for_sleepers(2)  # the caller for its token, the logout for the lease
+    clock.advance(5.0)
+    waiting.join(10)
+    service.gate.set()
+    clock.advance(0.05)
+    leaving.join(10)
+    land()
+    assert (False, TokenState.INITIAL) == (path.exists(), manager.get_state())
 
 
 def test_an_adopted_users_token_is_not_stored_as_ours(path: Path, clock: ManualClock) -> None:

@@ -288,13 +288,12 @@ class TokenManager:
         if not flight.launched:
             return
         try:
-            outcome = self._refresher.run(flight.plan, flight.token, flight.generation, lambda: self._died(flight))
+            token, source = self._refresher.run(flight, self)
         except BaseException as error:
             self._fail(flight, error)
             if inline and not isinstance(error, Exception):
                 raise  # a Ctrl-C of the caller; on the refresh thread there is nobody above to tell
             return
-        token, source = outcome
         self._decide(
             lambda policy: policy.obtained(flight, token, source, self._now(), self._clock.random()), wake=True
         )
@@ -312,9 +311,15 @@ class TokenManager:
         if self._policy.flight is flight and not flight.launched:
             self._decide(lambda policy: policy.lost(flight, self._now()), wake=True)
 
-    def _died(self, flight: Flight) -> bool:
+    def died(self, flight: Flight) -> bool:
+        """For the refresh under way: whether the token it set out to confirm was proved dead meanwhile."""
         with self.lock:
             return self._policy.died(flight)
+
+    def wanted(self, flight: Flight) -> bool:
+        """For the refresh under way: whether what it brings will be used."""
+        with self.lock:
+            return self._policy.wanted(flight)
 
     def forked(self) -> None:
         """This process is a fork: the refresh thread and whoever held the lock stayed behind."""

@@ -232,9 +232,13 @@ class TokenPolicy:
         self._step(TokenEvent.START)
         self.flight = flight
 
+    def wanted(self, flight: Flight) -> bool:
+        """Whether an outcome of *flight* still counts: not after a logout, or once a token came from outside."""
+        return flight.tenure == self._tenure
+
     def died(self, flight: Flight) -> bool:
         """Whether the token that *flight* set out to confirm was proved dead in the meantime."""
-        return flight.tenure == self._tenure and self.dead
+        return self.wanted(flight) and self.dead
 
     def obtained(self, flight: Flight, token: Token, source: Source, now: Instant, chance: float) -> None:
         """*flight* landed with *token*."""
@@ -312,7 +316,7 @@ class TokenPolicy:
         if self.flight is not flight:
             return False
         self.flight = None
-        return flight.tenure == self._tenure
+        return self.wanted(flight)
 
     def _take(self, token: Token, now: Instant, chance: float) -> None:
         advisory, mandatory = windows(token, self.config, now.epoch, chance)

@@ -91,7 +91,9 @@ class RedactingFilter(logging.Filter):
 
 
 # A logger's filter sees what is logged by it, and not what its children pass up; so each room's logger has one.
-ROOMS: Final = ("api", "auth", "compat", "history", "http", "notebook", "orders", "realtime", "session", "simulator")
+ROOMS: Final = (
+    "api", "auth", "compat", "history", "http", "notebook", "orders", "realtime", "recordings", "session", "simulator",
+)  # fmt: skip
 
 logging.getLogger("topstep_sync").addHandler(logging.NullHandler())
 for _room in ROOMS:

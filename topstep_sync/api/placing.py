@@ -90,8 +90,8 @@ class Placer:
                     outcome = self._answer(entry, order, None)
                     return outcome
             self._record(entry, must=True)
-            with self._listen(entry.request.account_id) as source:
-                outcome = self._carry_out(entry, Ears(source, self._clock, self._closed), wanted, timeout)
+            error = self._attempt(entry, timeout)
+            outcome = self._placed(entry) if error is None else self._find_out(entry, error, wanted, timeout)
             return outcome
         except BaseException as error:
             self._abandon(entry, error)
@@ -144,25 +144,29 @@ class Placer:
             raise self.unknown(entry.sought, None)
         return entry.placed
 
-    def _carry_out(
-        self, entry: Intent, ears: Ears, wanted: Callable[[], bool] | None, timeout: float | None
+    def _find_out(
+        self, entry: Intent, error: BaseException, wanted: Callable[[], bool] | None, timeout: float | None
     ) -> PlacedOrder:
-        error = self._attempt(entry, timeout)
-        if error is None:
-            return self._placed(entry)
-        order, failed = self._look(entry.sought, ears, self._config.verify_seconds)
-        if order is None and failed is None and wanted is not None and wanted():
-            log.warning("retry %s: not found in %.1f s; sent again with the same tag", entry.tag, self.horizon)
-            error = self._attempt(entry, timeout)
-            if error is None:
-                return self._placed(entry)
-            order, failed = self._look(entry.sought, ears, self._config.verify_seconds)
+        """What became of an attempt whose reply does not say."""
+        again: BaseException | None = error
+        # Listening begins here and not before the attempt, where it would cost every order that goes well; so with a
+        # hub open the first look is at once, for its event may have come before.
+        with self._listen(entry.request.account_id) as source:
+            ears = Ears(source, self._clock, self._closed)
+            delays = (0.0, *self._config.verify_seconds) if ears.listening else self._config.verify_seconds
+            order, failed = self._look(entry.sought, ears, delays)
+            if order is None and failed is None and wanted is not None and wanted():
+                log.warning("retry %s: not found in %.1f s; sent again with the same tag", entry.tag, self.horizon)
+                again = self._attempt(entry, timeout)
+                if again is None:
+                    return self._placed(entry)
+                order, failed = self._look(entry.sought, ears, delays)
         if order is None:
             entry.step(Event.GIVE_UP)
             self._record(entry)
-            raise self.unknown(entry.sought, failed or error) from error
+            raise self.unknown(entry.sought, failed or again) from again
         self._found(entry, order)
-        return self._answer(entry, order, error)
+        return self._answer(entry, order, again)
 
     def _attempt(self, entry: Intent, timeout: float | None) -> BaseException | None:
         """Nothing when the order was accepted; the error when it has to be looked up. Raises what is definite."""

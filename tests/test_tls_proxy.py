@@ -97,6 +97,16 @@ def test_a_private_ca_is_trusted_when_named(
         assert 1 == secure.connections - before
 
 
+def test_the_login_trusts_the_same_ca(secure: EchoServer, papers: Papers) -> None:
+    """Session settings hold for the token manager's calls, too: the login reaches the private CA's server."""
+    with Session("joe", "key", config=Config(base_url=secure.url, http={"total_timeout": 5})) as session:
+        session.verify = str(papers.ca)
+        secure.seen.clear()
+        with pytest.raises(RequestError):  # it only echoes, and so gives no token
+            session.post(ORDER, json={})
+    assert any("loginkey" in str(said).lower() for said in secure.seen)
+
+
 def test_an_unknown_ca_is_refused_and_nothing_sent(secure: EchoServer) -> None:
     """Without the CA the call fails as in requests, and says that it was never sent."""
     with session_for(secure) as session, pytest.raises(requests.exceptions.SSLError) as caught:

@@ -39,7 +39,7 @@ FLOORS = {
     "realtime.tokens": 3, "realtime.monitor": 3,
     "api": 3,
     # 4 assembly
-    "session": 4, "snapshots": 4,
+    "session": 4, "snapshots": 4, "health": 4, "doctor": 4,
     # 5 doors
     "cli": 5, "__main__": 5, "demo": 5, "screens": 5, "notebook": 5, "testing": 5, "compat": 5, "simulator": 5,
     "recordings": 5,
@@ -74,7 +74,7 @@ ACTING = {"socket", "ssl", "select", "selectors", "requests", "urllib3", "websoc
 
 # Third-party library → the modules and packages that may use it.
 LIBRARIES = {
-    "requests": {"errors", "session", "http", "auth.transport", "simulator", "compat"},
+    "requests": {"errors", "session", "doctor", "http", "auth.transport", "simulator", "compat"},
     "urllib3": {"session", "http"},
     "websocket": {"realtime.websocket", "realtime.link"},
     "msgspec": {

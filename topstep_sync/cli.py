@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from topstep_sync.errors import ConfigError
+from topstep_sync.errors import ConfigError, TopstepError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,3 +44,17 @@ def simulator(arguments: tuple[str, ...]) -> None:
     except ModuleNotFoundError as error:
         raise click.ClickException(f"the simulator needs {error.name}: pip install 'topstep-sync[simulator]'") from None
     main(list(arguments))
+
+
+@commands.command()
+def doctor() -> None:
+    """Check settings, name, route, TLS, clock, login and both hubs of the gateway that TOPSTEP_* names."""
+    from topstep_sync.session import Session
+
+    try:
+        with Session.from_env() as session:
+            report = session.doctor()
+    except TopstepError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(str(report))
+    sys.exit(0 if report else 1)

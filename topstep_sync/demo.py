@@ -137,7 +137,7 @@ class Demo:
             picture.rate += (SMOOTHING if picture.rate else 1.0) * (
                 (picture.events - self._counted) / took - picture.rate
             )
-            picture.lag, picture.health = events.lag, str(getattr(session, "health", str)())
+            picture.lag, picture.health = events.lag, str(session.health())
             self._screen.show(picture)
             self._drawn_at, self._counted = picture.elapsed, picture.events
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from topstep_sync.api.status import StatusApi
     from topstep_sync.api.trades import TradesApi
     from topstep_sync.auth.token_storage import TokenStorage
+    from topstep_sync.doctor import Diagnosis
+    from topstep_sync.health import SessionHealth
     from topstep_sync.http.budgets import Budgets
     from topstep_sync.models import Account
     from topstep_sync.realtime.queue import EventQueue
@@ -231,8 +234,27 @@ class Session(TypedSession):
         with self._lock:
             if self._stream is None:
                 snapshot = functools.partial(snapshots.fetch, rooms)
-                self._stream = Stream(self.config, self.tokens, snapshot=snapshot, clock=self._clock)
+                tls = self.tls_context()
+                self._stream = Stream(self.config, self.tokens, snapshot=snapshot, clock=self._clock, tls=tls)
             return self._stream
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """How the hubs are verified: as `verify` and `cert` say; `None`: against the system's authorities.
+
+        Raises:
+            ConfigError: `verify` is off: a hub's address carries the token, so it is never sent to just anybody.
+        """
+        settings = self._settings()
+        verify, cert = settings["verify"], settings["cert"]
+        if verify is False:
+            raise errors.ConfigError(
+                "verify=False is for REST calls only; name the hub's CA instead: session.verify = 'ca.pem'"
+            )
+        if verify is True and cert is None:
+            return None
+        from topstep_sync.realtime.opening import trusting_context
+
+        return trusting_context(None if verify is True else str(verify), cert)
 
     def _listen(self, account_id: int) -> AbstractContextManager[Any]:
         """The user hub of *account_id*, where some queue hears it already; nothing is connected for this."""
@@ -270,6 +292,30 @@ class Session(TypedSession):
     def budget(self) -> "Budgets":
         """How much of the gateway's rate limits is used; shows itself in a shell and in a notebook."""
         return self._limiter.budget()
+
+    def skew(self) -> float:
+        """Seconds the gateway's clock is ahead of this machine's, by its last reply; 0.0 when it cannot be told."""
+        return self._adapter.skew()
+
+    def health(self) -> "SessionHealth":
+        """How stream, token, breakers and budget do, from what is known here; no request is made."""
+        from topstep_sync.health import SessionHealth
+
+        return SessionHealth(
+            stream=None if self._stream is None else self._stream.health(),
+            token=self.tokens.get_state(),
+            circuits={name.value: breaker.state for name, breaker in self._adapter.breakers.items()},
+            budget_trouble=str(self._limiter.health()["why"]),
+        )
+
+    def doctor(self) -> "Diagnosis":
+        """Settings, route, REST, clock, login and both hubs were looked at; what is wrong comes with what to do.
+
+        Takes a few calls and two short hub connections; places no order.
+        """
+        from topstep_sync.doctor import examine
+
+        return examine(self, self._clock)
 
     def stats(self) -> dict[str, Any]:
         """What happened so far: errors and retries, breakers, permits, token. Plain values, for logs and dashboards."""

@@ -13,7 +13,7 @@ import msgspec
 
 from topstep_sync.clock import Deadline
 from topstep_sync.errors import AuthenticationError, MissingCredentials, TopstepError
-from topstep_sync.http.routes import Safety, route
+from topstep_sync.http.routes import Safety, Window, route
 from topstep_sync.models import Token
 
 log = logging.getLogger("topstep_sync.http")
@@ -54,11 +54,13 @@ class Signer:
     def is_ours(self, path: str, headers: Mapping[str, Any]) -> bool:
         """Whether the current token goes with a call: there is no other, or the caller's own is one of ours.
 
-        A login takes none. A caller who renews or ends a session says which by the token in the header.
+        A login takes none, nor does the free ping, which must not cause a login. A caller who renews or ends a
+        session says which by the token in the header.
         """
         header = headers.get("Authorization")
         if header is None:
-            return route(path).safety is not Safety.AUTH
+            found = route(path)
+            return found.safety is not Safety.AUTH and found.window is not Window.FREE
         text = header.decode("latin-1") if isinstance(header, bytes) else str(header)
         return text.removeprefix("Bearer ") in self._known
 

@@ -15,6 +15,7 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -232,11 +233,19 @@ def open_channel(url: str, waker: Waker, at: float, clock: Clock, tls: ssl.SSLCo
     return channel
 
 
-def trusting_context(ca_bundle: str | None = None) -> ssl.SSLContext:
-    """A context that verifies against the system's and certifi's authorities, or against *ca_bundle* alone."""
-    context = ssl.create_default_context(cafile=ca_bundle)
+def trusting_context(ca_bundle: str | None = None, cert: str | tuple[str, str] | None = None) -> ssl.SSLContext:
+    """A context that verifies against the system's and certifi's authorities, or against *ca_bundle* alone.
+
+    Args:
+        ca_bundle: a file, or a folder as OpenSSL hashes it.
+        cert: a client certificate with its key in one file, or the two files.
+    """
+    folder = ca_bundle is not None and Path(ca_bundle).is_dir()
+    context = ssl.create_default_context(capath=ca_bundle) if folder else ssl.create_default_context(cafile=ca_bundle)
     if ca_bundle is None:
         context.load_verify_locations(certifi.where())
+    if cert is not None:
+        context.load_cert_chain(*((cert,) if isinstance(cert, str) else cert))
     return context
 
 

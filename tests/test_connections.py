@@ -1,5 +1,6 @@
 """Connections: watched while in use, kept warm while idle, not used when old."""
 
+import os
 import socket
 import threading
 import time
@@ -312,3 +313,22 @@ def test_a_pool_gives_what_it_has_to_any_mock(session: Session, monkeypatch: pyt
 
     monkeypatch.setattr("requests.adapters.HTTPAdapter.send", stand_in)
     assert {} == session.post("/echo", json={}).json()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own(session: Session, server: EchoServer) -> None:
+    """Parent and child never speak over one connection, and locks held at the fork do not bind the child."""
+    session.post("/echo", json={})
+    session.keep_warm()
+    adapter = session._adapter
+    breaker = next(iter(adapter.breakers.values()))
+    with adapter.handler._lock, adapter.handler.budget._lock, breaker._lock, adapter._watch._lock:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - coverage does not see the child
+            ok = session.post("/echo/child", json={}).ok and not session._warmth.on
+            os._exit(0 if ok else 1)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert session.post("/echo/parent", json={}).ok
+    session.keep_warm(False)
+    assert 2 == server.connections

@@ -31,7 +31,7 @@ FLOORS = {
     "http.budget_sqlite": 3, "http.budget_redis": 3,
     "http.adapter": 3, "http.shared_budget": 3, "http.bearer": 3, "http.prepare": 3, "http.transport": 3,
     "http.watch": 3, "http.pool": 3, "http.drop_in": 3, "http.typed": 3, "http.trip": 3, "http.otel": 3,
-    "http.telemetry": 3, "http.guarded": 3, "http.warmth": 3,
+    "http.telemetry": 3, "http.forks": 2, "http.guarded": 3, "http.warmth": 3,
     "auth.token_storage": 3, "auth.gateway_auth": 3, "auth.transport": 3, "auth.private_file": 3,
     "auth.token_lock": 3, "auth.passphrase": 3, "auth.redis_storage": 3,
     "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3, "realtime.opening": 3,

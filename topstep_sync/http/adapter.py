@@ -18,7 +18,7 @@ import requests
 from topstep_sync import errors
 from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config
-from topstep_sync.http import classify
+from topstep_sync.http import classify, forks
 from topstep_sync.http.bearer import Signer, Tokens
 from topstep_sync.http.circuit_breaker import CircuitBreaker, Phase
 from topstep_sync.http.prepare import Reply
@@ -73,6 +73,7 @@ class ResilientAdapter(Transport):
         self.telemetry = Telemetry()
         for breaker in self.breakers.values():
             breaker.listen(self.telemetry.tell)
+        forks.remember(self)
         self._dated: tuple[str | None, float] = (None, 0.0)  # the last Date header, and when it came
         self.rejections = 0
         """Replies of HTTP 200 that said `success: false`."""
@@ -107,6 +108,12 @@ class ResilientAdapter(Transport):
                 if isinstance(response, Reply):
                     response.attempts, response.wire_time = trip.count, trip.wire_time
                 return response
+
+    def forked(self) -> None:
+        super().forked()
+        self.handler.forked()
+        for breaker in self.breakers.values():
+            breaker.forked()
 
     def skew(self) -> float:
         """Seconds the gateway's clock is ahead of ours, by the last reply; 0.0 when no more than can be measured."""

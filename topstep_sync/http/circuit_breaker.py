@@ -201,6 +201,10 @@ class CircuitBreaker:
             change = self._step(Event.RESET)
         self._tell(change)
 
+    def forked(self) -> None:
+        """In a child process: the lock is free."""
+        self._lock = threading.Lock()
+
     def listen(self, listener: Callable[[Change], None]) -> None:
         """*listener* is called with every `Change`, on the thread whose call caused it."""
         self._listeners.append(listener)

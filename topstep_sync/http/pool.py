@@ -37,6 +37,7 @@ class Keeper:
         self.watch = watch
         self.max_idle = max_idle
         self.here = Here()
+        self.clock = clock
         self.now = clock.monotonic
 
     def classes(self) -> dict[str, Any]:

@@ -36,6 +36,10 @@ class RetryBudget:
         """One more call was begun."""
         self._calls.append(self._now())
 
+    def forked(self) -> None:
+        """In a child process: the lock is free."""
+        self._lock = threading.Lock()
+
     def take(self) -> bool:
         """Whether a retry is affordable now; it is spent when True."""
         start = self._now() - WINDOW
@@ -136,6 +140,11 @@ class ErrorHandler:
     def succeeded(self) -> None:
         """A call ended well."""
         self._successes += 1
+
+    def forked(self) -> None:
+        """In a child process: the locks are free."""
+        self._lock = threading.Lock()
+        self.budget.forked()
 
     def get_stats(self) -> dict[str, Any]:
         """Counts of errors by category and endpoint, of retries and successes, and the last errors, oldest first."""

@@ -3,7 +3,7 @@
 It ends in `HTTPAdapter.send`, whose own retries are off, so that tools which stand in for it keep working.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -17,6 +17,9 @@ from topstep_sync.http.prepare import Prepared, Reply
 from topstep_sync.http.watch import Watch
 
 
+POOLS: Final = 4  # one per set of TLS and proxy settings; more than one are rare
+
+
 class Transport(HTTPAdapter):
     """Sends one attempt to one origin. Thread-safe."""
 
@@ -25,7 +28,15 @@ class Transport(HTTPAdapter):
         self._watch = Watch(clock)
         self._keeper = Keeper(self._watch, config.max_idle, clock)
         self._pool: tuple[Any, Any, Any, Any] | None = None  # the pool, and the settings it was found with
-        super().__init__(pool_connections=4, pool_maxsize=config.pool_size, max_retries=0, pool_block=False)
+        super().__init__(pool_connections=POOLS, pool_maxsize=config.pool_size, max_retries=0, pool_block=False)
+
+    def forked(self) -> None:
+        """In a child process: no connection is shared with the parent, and nothing is waited for."""
+        self._watch = Watch(self._keeper.clock)
+        self._keeper = Keeper(self._watch, self._http.max_idle, self._keeper.clock)
+        self._pool = None
+        self.proxy_manager = {}
+        self.init_poolmanager(POOLS, self._http.pool_size, block=False)
 
     def limits(self, timeout: Any, deadline: Deadline) -> Timeout:
         """The timeouts of one attempt: the caller's, else the configured; never past the deadline.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.http import forks
 
 log = logging.getLogger("topstep_sync.http")
 
@@ -28,6 +29,7 @@ class Warmth:
         self._ping = ping
         self._every = every
         self._clock = clock
+        forks.remember(self)
         self._lock = threading.Lock()  # guards the two below
         self._stop: threading.Event | None = None
         self._thread: threading.Thread | None = None
@@ -51,6 +53,11 @@ class Warmth:
             stop, self._stop = self._stop, None
         if stop is not None:
             stop.set()
+
+    def forked(self) -> None:
+        """In a child process: off, as its thread is not there."""
+        self._lock = threading.Lock()
+        self._stop = self._thread = None
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():

@@ -16,7 +16,6 @@ from topstep_sync.http.pool import Keeper
 from topstep_sync.http.prepare import Prepared, Reply
 from topstep_sync.http.watch import Watch
 
-
 POOLS: Final = 4  # one per set of TLS and proxy settings; more than one are rare
 
 

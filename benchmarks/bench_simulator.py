@@ -128,13 +128,13 @@ def servers() -> Iterator[dict[str, Load | None]]:
 
 def main(argv: list[str] | None = None) -> int:
     asked = options(argv, __doc__)
-    count = asked.pick(quick=1000, full=5000)
+    count = asked.pick(quick=1000, full=3000)
     with servers() as loads:
         contestants: dict[str, Contestant | None] = {
             name: (lambda load=load: load.run(count)) if load else None  # type: ignore[misc]
             for name, load in loads.items()
         }
-        race = compare(contestants, rounds=asked.pick(quick=5, full=15), work=count)
+        race = compare(contestants, rounds=asked.pick(quick=5, full=9), work=count)
     ours = race["simulator"]
     per_core = 1 / ours.cpu_median if ours.cpu_median else 1 / ours.median
     print(

@@ -193,6 +193,18 @@ def test_events_come_in_the_recorded_order(desk: Desk) -> None:
     assert expected == seen
 
 
+def test_an_exit_is_told_in_the_recorded_order(desk: Desk) -> None:
+    """The leg that filled, the leg that is cancelled, the flat position, the trade with its profit, the account."""
+    _, stop, target = bracketed(desk)
+    desk.published.clear()
+    desk.move(21020.0)
+    user = [p for p in desk.published if p.hub == "user"]
+    assert ["Order", "Order", "Position", "Trade", "Account"] == [p.target.removeprefix("GatewayUser") for p in user]
+    first, second, position, trade, _ = (p.arguments[0]["data"] for p in user)
+    assert [(target.id, 2), (stop.id, 3)] == [(o["id"], o["status"]) for o in (first, second)]
+    assert (0, 80.0) == (position["size"], trade["profitAndLoss"])
+
+
 def test_a_rejected_order_leaves_a_record_and_burns_its_tag(desk: Desk) -> None:
     """A refused order has an id, status 5 and no fill, and its tag is gone for ever."""
     order_id, refusal = desk.ask(size=0, custom_tag="once")

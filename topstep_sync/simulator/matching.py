@@ -102,6 +102,7 @@ class Matcher:
             self.publish_order(order)
         else:
             self.end(order, OrderStatus.FILLED)
+            self._cancel_sibling(order)  # as recorded: before the position and the trade
         trade, position = self._ledger.book(account, order, size, ticks, now)
         action = Action.UPDATE if position.held else Action.DELETE
         self._publish("GatewayUserPosition", position.wire(7), action, account.id)
@@ -112,7 +113,6 @@ class Matcher:
             self._shrink_sibling(order, size)
         else:
             self.settle_children(order)
-            self._cancel_sibling(order)
 
     def _judge(self, account: SimAccount) -> None:
         """An account that has lost more than it may is in violation: what it has working ends, what it holds stays."""

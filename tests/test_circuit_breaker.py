@@ -307,3 +307,11 @@ def test_a_breaker_that_closes_meanwhile_lets_the_call_pass() -> None:
     breaker, _ = make()
     assert breaker.before_call() is breaker._probe_or_refuse(True)
     assert "Phase(CLOSED)" == repr(breaker.before_call())
+
+
+def test_a_forked_child_starts_with_a_free_lock() -> None:
+    """A lock that was held at the fork binds nobody in the child; the state is kept."""
+    breaker, _ = opened()
+    with breaker._lock:
+        breaker.forked()
+        assert "open" == breaker.get_stats()["state"]

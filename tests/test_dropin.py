@@ -16,6 +16,7 @@ from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 
 from topstep_sync.config import Config
 from topstep_sync.errors import Fate, PermanentError
+from topstep_sync.http.prepare import TEMPLATES
 from topstep_sync.session import Session
 from topstep_sync.testing import Gateway
 
@@ -290,6 +291,21 @@ def test_truth_table(name: str, ours: Session, bare: requests.Session, server: E
         assert isinstance(actual, type(expected)), actual
     else:
         assert expected == actual
+
+
+def test_many_urls_do_not_fill_the_memory(ours: Session) -> None:
+    """Prepared URLs are forgotten once there are too many; every one still works."""
+    for number in range(TEMPLATES + 2):
+        assert f"/echo/{number}" == ours.get(f"/echo/{number}").json()["path"]
+    assert len(ours._templates._known) <= TEMPLATES
+
+
+def test_an_odd_header_name_is_left_to_requests(ours: Session, bare: requests.Session, server: EchoServer) -> None:
+    """A header name that is bytes fails or works as it does in requests."""
+    odd: Any = {b"X-A": "b"}
+    expected = outcome(lambda s, u: s.get(f"{u}/echo", headers=odd).status_code, bare, server.url)
+    actual = outcome(lambda s, u: s.get(f"{u}/echo", headers=odd).status_code, ours, server.url)
+    assert (type(expected), str(expected)) == (type(actual), str(actual))
 
 
 ########################################### what is ours beside it ###########################################

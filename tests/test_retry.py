@@ -329,3 +329,12 @@ def test_handle_error_counts_and_decides() -> None:
     assert ["TransientError", "TransientError", "PermanentError", "ValueError"] == [
         entry["error"] for entry in stats["last_errors"]
     ]
+
+
+def test_a_forked_child_starts_with_free_locks() -> None:
+    """A lock that was held at the fork binds nobody in the child."""
+    one = handler()
+    with one._lock, one.budget._lock:
+        one.forked()
+        assert 0 == one.get_stats()["errors"]
+        assert one.budget.take()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from topstep_sync.clock import Clock
 from topstep_sync.config import RateConfig
 from topstep_sync.errors import RateLimitTimeout, SessionClosed
@@ -16,23 +18,25 @@ from topstep_sync.http.sharing import Rules
 from topstep_sync.http.window import Gate, Window
 
 
-class Permit:
+class Permit(msgspec.Struct, eq=False, gc=False):  # made twice as quickly as a class of Python's own
     """The right to send one call. What became of it is said once; whatever is said later is ignored. Thread-safe.
 
     As a context manager: leaving the block is `done`, leaving it by an exception `gave_up`, unless something was said.
     """
 
-    __slots__ = ("_lane", "granted")
+    _lane: "Lane | None"  # guarded by the lane's lock; None once something was said
+    granted: float
+    """Instant of the grant, in seconds of the limiter's clock."""
 
-    probe = False
-    """Goes alone: everybody else waits for what becomes of it."""
-    waited = 0.0
-    """Seconds that the caller waited for it."""
+    @property
+    def probe(self) -> bool:
+        """Whether it goes alone: everybody else waits for what becomes of it."""
+        return False
 
-    def __init__(self, lane: "Lane | None", granted: float) -> None:
-        self._lane = lane  # guarded by the lane's lock; None once something was said
-        self.granted = granted
-        """Instant of the grant, in seconds of the limiter's clock."""
+    @property
+    def waited(self) -> float:
+        """Seconds that the caller waited for it."""
+        return 0.0
 
     @property
     def open(self) -> bool:
@@ -101,15 +105,11 @@ class Permit:
         return f"{type(self).__name__}({lane.name if lane else 'closed'})"
 
 
-class LatePermit(Permit):
+class LatePermit(Permit, eq=False, gc=False):
     """A permit that was waited for, or that goes alone; apart, so that the usual one is made quickly."""
 
-    __slots__ = ("probe", "waited")
-
-    def __init__(self, lane: "Lane", granted: float, *, probe: bool, waited: float = 0.0) -> None:
-        super().__init__(lane, granted)
-        self.probe = probe
-        self.waited = waited
+    probe: bool = False
+    waited: float = 0.0
 
 
 @dataclass(slots=True)

@@ -51,14 +51,10 @@ class Report:
         return Ended(self.lease, self.how, now - self.at, now - self.granted, self.hint)
 
 
-class LeasedPermit(LatePermit):
+class LeasedPermit(LatePermit, eq=False, gc=False):
     """A permit under a lease; 0: under none, given out by our own count while the store was out of reach."""
 
-    __slots__ = ("lease",)
-
-    def __init__(self, lane: "SharedLane", granted: float, *, probe: bool, waited: float, lease: int) -> None:
-        super().__init__(lane, granted, probe=probe, waited=waited)
-        self.lease = lease
+    lease: int = 0
 
 
 class SharedLane(Lane):

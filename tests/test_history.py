@@ -17,8 +17,9 @@ from topstep_sync.api.bars import Bars
 from topstep_sync.api.continuous import Roll, chain, roll, stitch
 from topstep_sync.api.contracts import LiveDataWarning
 from topstep_sync.api.history import between
-from topstep_sync.api.progress import Progress
+from topstep_sync.api.progress import Meter, Progress
 from topstep_sync.api.rooms import Rooms
+from topstep_sync.config import RateConfig
 from topstep_sync.models import Bar, BarUnit
 
 START = datetime(2026, 11, 23, 23, tzinfo=UTC)  # Monday evening's session
@@ -142,6 +143,21 @@ def test_the_estimate_counts_windows_of_the_limit() -> None:
     rooms.history.bars(MNQ, "1m", start=START, page_size=2, progress=seen.append)
     assert 200 == seen[-1].calls
     assert (200 - 50) / 50 * 30.0 == pytest.approx(seen[0].eta, rel=0.02)
+
+
+def test_nothing_done_yet_has_no_estimate() -> None:
+    """A first page that reached nowhere cannot say how long the rest takes; in an empty window nothing is left."""
+    clock = GatewayModel().clock
+    meter = Meter(MNQ.id, START, START + MINUTE, RateConfig(), clock)
+    assert float("inf") == meter.page(0, START + MINUTE, last=False).eta
+    assert 1.0 == Meter(MNQ.id, START, START, RateConfig(), clock).page(0, START, last=False).share
+
+
+def test_a_week_that_is_short_is_asked_for_once() -> None:
+    """Weekly bars have no sessions to check: a short page that reaches within a week of the start is the last."""
+    model, rooms = with_bars(3, timedelta(days=7))
+    assert 3 == len(rooms.history.bars(MNQ, "1w", start=START - timedelta(days=2), page_size=10))
+    assert 1 == len(model.calls)
 
 
 def test_progress_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

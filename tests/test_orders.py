@@ -529,3 +529,68 @@ def test_an_intent_in_doubt_is_looked_for_before_it_is_sent_again(model: Gateway
     model.faults = {}
     placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
     assert (["entry-1"], 9056, 1) == (model.executed, placed.id, paths(model).count("Order/place"))
+
+
+def test_ctrl_c_right_after_the_reply(model: GatewayModel, rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the reply and the caller leaves an order that is there, and that `verify` finds."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("topstep_sync.api.placing.PlacedOrder.of", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert ["The order may exist: session.orders.verify('entry-1')"] == caught.value.__notes__
+    monkeypatch.undo()
+    assert 9056 == rooms.orders.verify("entry-1").id
+    assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1").id
+
+
+def test_an_outcome_that_was_not_written_is_not_doubted_here(model: GatewayModel, tmp_path: Path) -> None:
+    """`recover` of the process that placed an order knows its outcome, and writes it down after all."""
+    rooms = open_rooms(model, journal_path=str(tmp_path / "orders.jsonl"))
+    journal = rooms.orders._placer._journal
+    plain = journal.write
+
+    def outcome_fails(entry: Any, now: float, *, about_to_send: bool = False) -> None:
+        if not about_to_send:
+            raise OSError("no space left")
+        plain(entry, now, about_to_send=True)
+
+    journal.write = outcome_fails
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    journal.write = plain
+    before = len(model.calls)
+    assert [("entry-1", "accepted")] == [(r.custom_tag, r.state.value) for r in rooms.orders.recover()]
+    assert ([], before) == (rooms.orders.recover(), len(model.calls))
+
+
+def test_an_intent_that_was_not_written_was_not_sent(model: GatewayModel, tmp_path: Path) -> None:
+    """A tag whose order was never sent is absent, and may be used."""
+    rooms = open_rooms(model, journal_path=str(tmp_path / "orders.jsonl"))
+    journal = rooms.orders._placer._journal
+    plain, journal.write = journal.write, lambda *_, **__: (_ for _ in ()).throw(OSError("no space left"))
+    with pytest.raises(errors.NotSent):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert None is rooms.orders.verify("entry-1")
+    journal.write = plain
+    assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1").id
+
+
+def test_a_label_and_a_tag_are_one_too_many(rooms: Rooms) -> None:
+    """A label is for a minted tag; with a tag of one's own it is refused."""
+    with pytest.raises(errors.InvalidRequest, match="not both"):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, label="a", custom_tag="b")
+
+
+def test_other_events_of_the_hub_are_not_the_order(model: GatewayModel, rooms: Rooms) -> None:
+    """While a lost order is listened for, events of other orders and accounts pass by."""
+    model.hub_open = True
+    model.faults["Order/place"] = ["late"]
+    other = open_rooms(model)
+    at = model.clock.monotonic()
+    model.late.append((at + 3.0, lambda: other.orders.buy(ACCOUNT, MNQ.id, 1)))
+    model.late.append((at + 4.0, lambda: other.orders.buy(704, MNQ.id, 1, custom_tag="entry-1")))
+    placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert (ACCOUNT, "entry-1") == (placed.record.account_id, placed.record.custom_tag)
+    assert 8.0 <= model.clock.monotonic() - at < 8.1

@@ -31,6 +31,7 @@ class Answer(enum.Enum):
 class State(enum.Enum):
     PREPARED = "prepared"  # has its tag; nothing was sent
     SENT = "sent"  # an attempt is in flight
+    RESENT = "resent"  # a second attempt is in flight, and the first may still execute
     LOST = "lost"  # the reply did not settle it: being looked up
     ACCEPTED = "accepted"  # the gateway has the order
     REJECTED = "rejected"  # the gateway refused the order
@@ -53,11 +54,15 @@ class Event(enum.Enum):
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.PREPARED, Event.SEND): State.SENT,
+    (State.PREPARED, Event.TURN_AWAY): State.NOT_EXECUTED,
     (State.SENT, Event.ACCEPT): State.ACCEPTED,
     (State.SENT, Event.REJECT): State.REJECTED,
     (State.SENT, Event.TURN_AWAY): State.NOT_EXECUTED,
     (State.SENT, Event.LOSE): State.LOST,
-    (State.LOST, Event.SEND): State.SENT,
+    (State.LOST, Event.SEND): State.RESENT,
+    # Whatever a second attempt is refused for says nothing about the first: that is looked up.
+    (State.RESENT, Event.ACCEPT): State.ACCEPTED,
+    (State.RESENT, Event.LOSE): State.LOST,
     (State.LOST, Event.FIND): State.ACCEPTED,
     (State.LOST, Event.FIND_REJECTED): State.REJECTED,
     (State.LOST, Event.GIVE_UP): State.UNKNOWN,
@@ -66,7 +71,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.UNKNOWN, Event.GIVE_UP): State.UNKNOWN,
     (State.UNKNOWN, Event.MISS): State.ABSENT,
     # Only a look-up that found nothing lets an intent that was once lost be sent again.
-    (State.ABSENT, Event.SEND): State.SENT,
+    (State.ABSENT, Event.SEND): State.RESENT,
     # An order that came later than any horizon is still found.
     (State.ABSENT, Event.FIND): State.ACCEPTED,
     (State.ABSENT, Event.FIND_REJECTED): State.REJECTED,
@@ -74,7 +79,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.ABSENT, Event.MISS): State.ABSENT,
 }
 
-OPEN: Final = frozenset({State.PREPARED, State.SENT, State.LOST, State.UNKNOWN})
+OPEN: Final = frozenset({State.PREPARED, State.SENT, State.RESENT, State.LOST, State.UNKNOWN})
 """States in which an order may exist that nobody knows of."""
 
 

@@ -89,7 +89,7 @@ class Placer:
                 if order is not None:
                     outcome = self._answer(entry, order, None)
                     return outcome
-            self._record(entry, must=True)
+            self.record(entry, must=True)
             error = self._attempt(entry, timeout)
             outcome = self._placed(entry) if error is None else self._find_out(entry, error, wanted, timeout)
             return outcome
@@ -111,7 +111,7 @@ class Placer:
             self._found(entry, order)
             return order
         entry.step(Event.MISS if failed is None else Event.GIVE_UP)
-        self._record(entry)
+        self.record(entry)
         if failed is not None:
             raise self.unknown(entry.sought, failed) from failed
         return None
@@ -163,7 +163,7 @@ class Placer:
                 order, failed = self._look(entry.sought, ears, delays)
         if order is None:
             entry.step(Event.GIVE_UP)
-            self._record(entry)
+            self.record(entry)
             raise self.unknown(entry.sought, failed or again) from again
         self._found(entry, order)
         return self._answer(entry, order, again)
@@ -181,7 +181,7 @@ class Placer:
         assert isinstance(reply.order_id, int)
         entry.placed = PlacedOrder.of(entry.request, reply.order_id)
         entry.step(Event.ACCEPT)
-        self._record(entry)
+        self.record(entry)
         return None
 
     def _judge(self, entry: Intent, error: BaseException) -> BaseException:
@@ -189,11 +189,11 @@ class Placer:
         if isinstance(error, TopstepError):
             error.custom_tag = entry.tag
             # A tag of the caller's own may have been used before; unless a layer below has sent it twice, it was.
-            if kind is Answer.DUPLICATE and not entry.minted and not entry.doubtful and error.attempts < 2:
+            if kind is Answer.DUPLICATE and not entry.minted and error.attempts < 2:
                 kind = Answer.REJECTED
-        if kind in (Answer.REJECTED, Answer.NOT_EXECUTED) and not entry.doubtful:
+        if kind in (Answer.REJECTED, Answer.NOT_EXECUTED) and entry.state is State.SENT:
             entry.step(Event.REJECT if kind is Answer.REJECTED else Event.TURN_AWAY)
-            self._record(entry)
+            self.record(entry)
             raise error
         log.warning("! %s: %s; looking it up", entry.tag, type(error).__name__)
         entry.step(Event.LOSE)
@@ -219,11 +219,10 @@ class Placer:
     def _found(self, entry: Intent, order: Order) -> None:
         log.info("= %s is order %s, %s", entry.tag, order.id, order.status.name)
         rejected = order.status is OrderStatus.REJECTED
-        if entry.state is not State.ACCEPTED and entry.state is not State.REJECTED:
-            entry.step(Event.FIND_REJECTED if rejected else Event.FIND)
+        entry.step(Event.FIND_REJECTED if rejected else Event.FIND)
         if not rejected:
             entry.placed = PlacedOrder.of(entry.request, order.id, order)
-        self._record(entry)
+        self.record(entry)
 
     def _answer(self, entry: Intent, order: Order, error: BaseException | None) -> PlacedOrder:
         """What the caller is told of an order that was found."""
@@ -247,11 +246,13 @@ class Placer:
 
     def _abandon(self, entry: Intent, error: BaseException) -> None:
         """Whatever ended the flight, the intent says where it stands and the error says how to find the order."""
-        if entry.state is State.SENT:
+        if entry.state is State.PREPARED:
+            entry.step(Event.TURN_AWAY)
+        if entry.state in (State.SENT, State.RESENT):
             entry.step(Event.LOSE)
         if entry.state is State.LOST:
             entry.step(Event.GIVE_UP)
-            self._record(entry)
+            self.record(entry)
         if entry.state is State.UNKNOWN and not isinstance(error, OrderStateUnknown):
             error.add_note(f"The order may exist: session.orders.verify({entry.tag!r})")
 
@@ -267,7 +268,7 @@ class Placer:
             endpoint=PLACE,
         )
 
-    def _record(self, entry: Intent, *, must: bool = False) -> None:
+    def record(self, entry: Intent, *, must: bool = False) -> None:
         """The intent is in the journal. One that could not be written is not sent; an outcome is not lost for it."""
         if self._journal is None:
             return

@@ -61,8 +61,11 @@ class Verifier:
     def _settled(self, line: Line) -> Recovered:
         entry = self._ledger.adopt(line.intent())
         shown: dict[str, Any] = {}
+        if entry.flight is not None or entry.state not in (*OPEN, State.ABSENT):  # this process knows better
+            self._placer.record(entry)
+            return Recovered(custom_tag=line.tag, account_id=line.request.account_id, state=entry.state)
         try:
-            order = self._placer.settle(entry, wait=True) if entry.flight is None else None
+            order = self._placer.settle(entry, wait=True)
             if order is not None:
                 shown["order"] = order
         except OrderStateUnknown as error:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from topstep_sync.simulator.__main__ import add_fault, main, parser
+from topstep_sync.simulator.__main__ import add_fault, main, parser, read_account
 from topstep_sync.simulator.faults import HUB_KINDS, REST_KINDS, STREAM_KINDS
 from topstep_sync.simulator.gateway import Simulator
 from topstep_sync.simulator.operations import OPERATIONS
-from topstep_sync.simulator.settings import Settings
+from topstep_sync.simulator.settings import AccountSpec, Settings
 
 COMMAND = [sys.executable, "-m", "topstep_sync.simulator"]
 
@@ -45,11 +45,19 @@ def test_it_prints_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None
     assert [536, 704, 999] == said["accounts"]
 
 
+def test_accounts_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its switches, instead of the usual ones."""
+    said = run_until_ready(capsys, "--json", "--account", "7:PRAC-7:50000:auto_oco", "--account", "8:L:1:no_simulated")
+    assert [7, 8] == json.loads(said)["accounts"]
+    assert AccountSpec(7, "PRAC-7", 5e4, auto_oco=True) == read_account("7:PRAC-7:50000:auto_oco")
+    assert AccountSpec(8, "L", 1.0, simulated=False, can_trade=False) == read_account("8:L:1:no_simulated,no_can_trade")
+
+
 def test_every_switch_is_an_option() -> None:
     """Each switch but the accounts can be given, with its explanation and default in the help."""
     given = vars(parser().parse_args([]))
     switches = {entry.name for entry in dataclasses.fields(Settings)} - {"accounts"}
-    assert switches == set(given) - {"json", "fault", "reference"}
+    assert switches == set(given) - {"json", "fault", "reference", "account"}
     assert Settings() == Settings.of(**{name: given[name] for name in switches})
     assert all(entry.metadata["help"] for entry in dataclasses.fields(Settings))
 
@@ -71,6 +79,7 @@ def test_options_have_their_types(option: str, value: str, expected: object) -> 
 @pytest.mark.parametrize(
     "options",
     [["--limiter", "x"], ["--stop-limit", "maybe"], ["--port", "-1"], ["--nope"], ["--fault", "x"],
+     ["--account", "1"], ["--account", "x:A:1"], ["--account", "1:A:x"], ["--account", "1:A:1:nope"],
      ["--fault", "Order/place:nope"], ["--fault", "Order/place:lose:times"], ["--fault", "Order/place:lose:nope=1"]],
 )  # fmt: skip
 def test_nonsense_is_told_and_ends_with_2(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

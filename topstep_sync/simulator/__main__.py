@@ -15,9 +15,10 @@ from typing import Any, Final
 from topstep_sync.simulator.faults import KINDS
 from topstep_sync.simulator.gateway import Simulator
 from topstep_sync.simulator.reference import markdown
-from topstep_sync.simulator.settings import CHOICES, Settings
+from topstep_sync.simulator.settings import CHOICES, AccountSpec, Settings
 
 _NOT_ON_THE_COMMAND_LINE: Final = ("accounts",)
+ACCOUNT_SWITCHES: Final = ("auto_oco", "no_can_trade", "follower", "no_simulated", "violation")
 _WAIT: Final = 1.0  # seconds; an untimed wait ignores Ctrl-C on Windows
 
 SETTINGS_TEXT: Final = """\
@@ -54,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="OPERATION:KIND[:NAME=VALUE,…]",
         help=f"a fault from the start, such as Order/place:lose:times=2; kinds: {', '.join(itertools.chain(*KINDS))}",
     )
+    made.add_argument(
+        "--account",
+        action="append",
+        type=read_account,
+        metavar="ID:NAME:BALANCE[:SWITCH,…]",
+        help=f"an account instead of the usual three, once for each; switches: {', '.join(ACCOUNT_SWITCHES)}",
+    )
     hints = typing.get_type_hints(Settings)
     for entry in dataclasses.fields(Settings):
         if entry.name in _NOT_ON_THE_COMMAND_LINE:
@@ -62,6 +70,21 @@ def parser() -> argparse.ArgumentParser:
         text = f"{entry.metadata['help']} (default: {entry.default})".replace("%", "%%")
         made.add_argument(option, type=_reader(hints[entry.name], entry.name), default=entry.default, help=text)
     return made
+
+
+def read_account(text: str) -> AccountSpec:
+    """The account that *text* describes, such as `7:PRAC-7:50000:auto_oco`."""
+    number, name, balance, switches = (*text.split(":", 3), "", "", "")[:4]
+    chosen = [switch for switch in switches.split(",") if switch]
+    unknown = [switch for switch in chosen if switch not in ACCOUNT_SWITCHES]
+    if unknown or not name:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected ID:NAME:BALANCE, then {', '.join(ACCOUNT_SWITCHES)}")
+    try:
+        spec = AccountSpec(int(number), name, float(balance))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    changes: dict[str, Any] = {switch.removeprefix("no_"): not switch.startswith("no_") for switch in chosen}
+    return dataclasses.replace(spec, **changes)
 
 
 def _reader(hint: Any, name: str) -> Any:
@@ -127,6 +150,9 @@ def main(argv: Sequence[str] | None = None, stop: threading.Event | None = None)
     options = parser()
     given = vars(options.parse_args(argv))
     faults, as_json = given.pop("fault"), given.pop("json")
+    accounts = given.pop("account")
+    if accounts:
+        given["accounts"] = tuple(accounts)
     if given.pop("reference"):
         sys.stdout.write(markdown())
         return 0

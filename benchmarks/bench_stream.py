@@ -9,20 +9,28 @@ process). The claims are checked: 4.2 times signalrcore at one record a frame, 6
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import queue
 import ssl
+import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+import timeit
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import Timed, compare, installed, options, report
+from benchmarks._measure import Options, Timed, compare, installed, options, report
+from topstep_sync.config import Config, StreamConfig
+from topstep_sync.realtime.stream import Stream
+from topstep_sync.redact import Secret
+from topstep_sync.session import Session
 
 CONTRACT = "CON.F.US.MNQ.Z26"
 SEPARATOR = "\x1e"
@@ -31,7 +39,9 @@ CERTIFICATE = Path(tempfile.gettempdir()) / "topstep-bench.pem"
 
 def home() -> Path:
     """The folder of the reference gateway."""
-    return Path(os.environ.get("TOPSTEP_ASPNETCORE") or Path(__file__).parents[2] / "shared" / "aspnetcore")
+    named = os.environ.get("TOPSTEP_ASPNETCORE")
+    places = [Path(named)] if named else [above / "shared" / "aspnetcore" for above in Path(__file__).parents]
+    return next((place for place in places if (place / "start").is_file()), places[0])
 
 
 class Reference:
@@ -96,9 +106,6 @@ def consumed(get: Callable[[], Any], count: int, start: Callable[[], None]) -> T
 
 
 def ours(server: Reference, count: int, burst: int, *, draining: bool = False, tls: bool = False) -> Timed:
-    from topstep_sync.config import Config
-    from topstep_sync.realtime.stream import Stream
-
     config = Config(user_hub_url=f"{server.url}/hubs/user", market_hub_url=server.hub(tls))
     tls_context = ssl.create_default_context(cafile=str(CERTIFICATE)) if tls else None
     with Stream(config, lambda: server.token, tls=tls_context) as stream:
@@ -244,35 +251,140 @@ def looping(work: Any) -> Iterator[None]:
         thread.join(2)
 
 
+@contextlib.contextmanager
+def paced_hub() -> Iterator[str]:
+    """The address of a hub that sends stamped quotes at 1 000 a second."""
+    command = [sys.executable, "-m", "benchmarks._paced_hub"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/hub"
+        finally:
+            process.terminate()
+
+
+def delays_ours(url: str, count: int) -> list[float]:
+    """Seconds from the sending of each of *count* quotes to the consumer."""
+    with (
+        Stream(Config(market_hub_url=url), None) as stream,
+        stream.subscribe(quotes=[CONTRACT], conflate=False) as events,
+    ):
+        taken = []
+        while len(taken) < count:
+            event = events.get(timeout=10)
+            if event.kind == "quote":
+                taken.append(time.monotonic() - event.data.change)
+    return taken
+
+
+def delays_signalrcore(url: str, count: int) -> list[float]:
+    from signalrcore.hub_connection_builder import HubConnectionBuilder
+
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    hub = HubConnectionBuilder().with_url(url, options={"skip_negotiation": True}).build()
+    hub.on("GatewayQuote", waiting.put)
+    hub.start()
+    try:
+        return [-waiting.get(timeout=10)[1]["change"] + time.monotonic() for _ in range(count)]
+    finally:
+        hub.stop()
+
+
+def latency(asked: Options) -> None:
+    """Delay at 1 000 quotes a second."""
+    count, rounds = asked.pick(quick=500, full=5000), asked.pick(quick=1, full=5)
+    contestants: dict[str, Callable[[str, int], list[float]]] = {"topstep_sync": delays_ours}
+    if installed("signalrcore"):
+        contestants["signalrcore"] = delays_signalrcore
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    with paced_hub() as url:
+        for _ in range(rounds):
+            for name, measure in contestants.items():
+                ordered = sorted(measure(url, count))
+                found[name].append((ordered[count // 2], ordered[int(count * 0.99)]))
+    line: dict[str, Any] = {"bench": "stream.paced1000", "unit": "event", "n": rounds}
+    for place, name in enumerate(("p50", "p99")):
+        line[name] = {who: statistics.median(pair[place] for pair in pairs) for who, pairs in found.items()}
+        if "signalrcore" in found:
+            pairs = zip(found["topstep_sync"], found["signalrcore"], strict=True)
+            line[f"{name}_ratio"] = round(statistics.median(a[place] / b[place] for a, b in pairs), 3)
+        print(f"  {name} at 1 000/s: {', '.join(f'{who} {value * 1e6:.0f} µs' for who, value in line[name].items())}")
+    print(json.dumps(line))
+
+
+def memory(server: Reference, asked: Options) -> None:
+    """Growth of this process while a consumer does not take a single quote."""
+    import psutil
+
+    count, process = asked.pick(quick=200_000, full=10_000_000), psutil.Process()
+    config = Config(user_hub_url=f"{server.url}/hubs/user", market_hub_url=server.hub())
+    with Stream(config, lambda: server.token) as stream, stream.subscribe(quotes=[CONTRACT]) as events:
+        server.blast(20_000, 20).join()
+        before = process.memory_info().rss
+        server.blast(count, 20).join()
+        grown = process.memory_info().rss - before
+        left = len(events)
+    print(f"  {count:,} quotes nobody took: {grown / 1e6:.1f} MB, {left} events wait")
+    print(json.dumps({"bench": "stream.stalled", "n": count, "grown_mb": round(grown / 1e6, 2), "waiting": left}))
+
+
+def recovery(server: Reference, asked: Options) -> None:
+    """From a drop to Reconnected: a new connection, its subscriptions, a snapshot over REST."""
+    config = Config(
+        user_name="trader", api_key=Secret("key-123"), base_url=server.url,
+        user_hub_url=f"{server.url}/hubs/user", market_hub_url=server.hub(),
+        stream=StreamConfig(backoff_seconds=(0.0,)),  # or the third drop within seconds would wait for 10 s
+    )  # fmt: skip
+    taken = []
+    with Session(config=config) as session, session.subscribe(accounts=[536]) as events:
+        for _ in range(asked.pick(quick=3, full=20)):
+            events.drain()
+            server.post("/control/hubs/user/drop?how=fin")
+            lost = events.wait_for(lambda event: event.kind == "connection", 10)
+            back = events.wait_for(lambda event: event.kind == "reconnected", 10)
+            taken.append(back.received_at - lost.received_at)
+        state = min(timeit.repeat(lambda: session.state, number=100_000, repeat=3)) / 100_000
+    median = statistics.median(taken)
+    print(f"  drop to reconciled: {median * 1e3:.1f} ms; reading the state: {state * 1e9:.0f} ns")
+    print(json.dumps({"bench": "stream.recovery", "n": len(taken), "median": median, "state_read": state}))
+
+
 def main(argv: list[str] | None = None) -> int:
     asked = options(argv, __doc__)
+    latency(asked)
     if not (home() / "start").exists():
-        print("stream: no reference gateway (set TOPSTEP_ASPNETCORE); skipped")
+        print("stream: no reference gateway (set TOPSTEP_ASPNETCORE); the rest is skipped")
         return 0
     count, rounds = asked.pick(quick=20_000, full=200_000), asked.pick(quick=1, full=5)
-    server = Reference()
+    server = Reference("--tls", "true", "--certificate", str(CERTIFICATE))
     try:
-        for burst in (1, 20):
+        for burst, bound in ((1, {"signalrcore": 4.2, ".NET": 3.5}), (20, {"signalrcore": 6.0, ".NET": 3.5})):
             race = compare(blasted(server, count, burst), rounds=rounds, work=count, warmup=0)
-            bound = {1: {"signalrcore": 4.2, ".NET": 3.5}, 20: {"signalrcore": 6.0, ".NET": 3.5}}[burst]
             name = "topstep_sync" if burst == 1 else "topstep_sync drain"
             report(f"stream.blast{burst}", race, ours=name, unit="event", bound=bound)
+        race = compare(blasted(server, count, 1, tls=True), rounds=rounds, work=count, warmup=0)
+        report("stream.blast1.tls", race, ours="topstep_sync", unit="event", bound={"signalrcore": 3.2})
+        recovery(server, asked)
+        memory(server, asked)
     finally:
         server.stop()
     return 0
 
 
-def blasted(server: Reference, count: int, burst: int) -> dict[str, Callable[[], Any] | None]:
+def blasted(server: Reference, count: int, burst: int, *, tls: bool = False) -> dict[str, Callable[[], Any] | None]:
     run: dict[str, Callable[..., Timed] | None] = {
-        "topstep_sync": ours,
-        "topstep_sync drain": lambda *given: ours(*given, draining=True),
-        "signalrcore": signalrcore if installed("signalrcore") else None,
-        "pysignalr": pysignalr if installed("pysignalr") else None,
-        "websockets.sync": websockets_orjson if installed("websockets", "orjson") else None,
-        "aiohttp, no queue": aiohttp_orjson if installed("aiohttp", "orjson") else None,
-        ".NET": dotnet,
+        "topstep_sync": functools.partial(ours, tls=tls),
+        "topstep_sync drain": functools.partial(ours, draining=True, tls=tls),
+        "signalrcore": functools.partial(signalrcore, tls=tls) if installed("signalrcore") else None,
     }
-    return {name: None if f is None else (lambda f=f: f(server, count, burst)) for name, f in run.items()}
+    if not tls:
+        run |= {
+            "pysignalr": pysignalr if installed("pysignalr") else None,
+            "websockets.sync": websockets_orjson if installed("websockets", "orjson") else None,
+            "aiohttp, no queue": aiohttp_orjson if installed("aiohttp", "orjson") else None,
+            ".NET": dotnet,
+        }
+    return {name: functools.partial(f, server, count, burst) if f else None for name, f in run.items()}
 
 
 if __name__ == "__main__":

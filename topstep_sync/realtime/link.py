@@ -181,9 +181,13 @@ class Link:
             self._turn(min(self._sink.due(now), self._expire(now), self._keep_alive(now)))
 
     def _turn(self, until: float) -> None:
-        """Take in what has arrived; when that is nothing, wait for it, but not beyond *until*."""
+        """Take in what has arrived; wait for it, but not beyond *until*, nor when somebody wakes us."""
         if self._waker.stopped:
             raise Interrupted
+        channel = self._ws.sock
+        idle = not self._ws.more and not channel.pending()
+        if idle and not self._waker.wait(channel.sock, until - self._clock.monotonic()):
+            return
         try:
             messages = self._ws.messages()
         except (PeerClosed, OSError, websocket.WebSocketException) as error:
@@ -198,8 +202,6 @@ class Link:
             self.heard_at, self.heard_epoch = self._clock.monotonic(), self._clock.epoch()
         if messages:
             self._take(self._protocol.receive(messages[0] if len(messages) == 1 else b"".join(messages)))
-        elif not self._ws.heard and not self._ws.sock.pending():
-            self._waker.wait(self._ws.sock.sock, until - self._clock.monotonic())
 
     def _take(self, messages: list[signalr.Message]) -> None:
         now, epoch = self.heard_at, self.heard_epoch

@@ -47,6 +47,7 @@ class Waker:
         self._writer.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reader, selectors.EVENT_READ)
+        self._watched: tuple[socket.socket | None, int] = (None, 0)
         self._signalled = False
         self.stopped = False
 
@@ -72,17 +73,23 @@ class Waker:
         """
         if self.stopped:
             raise Interrupted
-        if sock is not None:
-            self._selector.register(sock, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
-        try:
-            ready = self._selector.select(max(0.0, min(timeout, SLICE)))
-        finally:
-            if sock is not None:
-                self._selector.unregister(sock)
+        watched = (sock, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
+        if watched != self._watched:
+            self._watch(watched)
+        ready = self._selector.select(max(0.0, min(timeout, SLICE)))
         self.clear()
         if self.stopped:
             raise Interrupted
         return any(key.fileobj is sock for key, _ in ready)
+
+    def _watch(self, watched: tuple[socket.socket | None, int]) -> None:
+        """Wait for this socket from here on; a change costs system calls, so it stays until there is another."""
+        before, self._watched = self._watched[0], watched
+        if before is not None:
+            self._selector.unregister(before)
+        sock, mask = watched
+        if sock is not None:
+            self._selector.register(sock, mask)
 
     def wait_for(self, sock: socket.socket, at: float, *, write: bool = False) -> None:
         """*sock* is ready.

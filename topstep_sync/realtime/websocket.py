@@ -17,7 +17,7 @@ import websocket
 from websocket import ABNF
 
 from topstep_sync.clock import Clock
-from topstep_sync.realtime.opening import Channel, Waker, open_channel
+from topstep_sync.realtime.opening import CHUNK, Channel, Waker, open_channel
 from topstep_sync.redact import RedactingFilter
 
 _log = logging.getLogger("topstep_sync.realtime")
@@ -66,6 +66,8 @@ class BufferedWebSocket(websocket.WebSocket):
         self.heard = False
         """Whether the last `messages` took in any byte, a ping included."""
 
+        self.more = True
+        """Whether another `messages` may find something without waiting."""
         self.ponged = False
         """Whether a ping of ours was answered; the reader of this takes it back."""
 
@@ -81,6 +83,8 @@ class BufferedWebSocket(websocket.WebSocket):
         data = self.sock.ahead or self.sock.read()
         self.sock.ahead = b""
         self.heard = bool(data)
+        # A read that did not fill the chunk has most likely taken everything there was.
+        self.more = data is not None and len(data) == CHUNK
         if data:
             self._buffer = self._buffer + data if self._buffer else data
         found: list[bytes] = []
@@ -89,9 +93,12 @@ class BufferedWebSocket(websocket.WebSocket):
         except (PeerClosed, BrokenFrame):
             if not found:
                 raise
+            self.more = True  # to meet it again
         else:
-            if data == b"" and not found:
-                raise PeerClosed("the connection ended without a closing frame")
+            if data == b"":
+                if not found:
+                    raise PeerClosed("the connection ended without a closing frame")
+                self.more = True
         return found
 
     def _parse(self, found: list[bytes]) -> None:

@@ -232,6 +232,7 @@ class TestOrders(OrderMachine.TestCase):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 class TestOrdersInCI(OrderMachine.TestCase):
     """Two hundred."""
 
@@ -239,6 +240,7 @@ class TestOrdersInCI(OrderMachine.TestCase):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(0)
 class TestOrdersAllNight(OrderMachine.TestCase):
     """Ten thousand, and longer ones."""
 

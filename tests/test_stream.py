@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from rude_hub import Peer, RudeHub, call, record, soon
 
+from topstep_sync.clock import SystemClock
 from topstep_sync.config import Config
 from topstep_sync.errors import InvalidRequest, SessionClosed, StreamError, StreamFailed
 from topstep_sync.events import (
@@ -539,3 +540,28 @@ def test_reading_the_state_costs_nothing(hubs: Hubs) -> None:
     for _ in range(100_000):
         stream.state  # noqa: B018
     assert time.perf_counter() - start < 0.5
+
+
+class WrongClock(SystemClock):
+    """A machine whose wall clock is minutes off."""
+
+    def __init__(self, off: float) -> None:
+        self._off = off
+
+    def epoch(self) -> float:
+        return super().epoch() + self._off
+
+
+@pytest.mark.parametrize("off", [-300.0, 300.0])
+def test_fills_in_a_gap_are_told_whatever_the_clocks_say(gateway: Any, off: float) -> None:
+    """A fill while the hub was down is told once, though this machine's clock is wrong."""
+    with Session(config=gateway.config, clock=WrongClock(off)) as session:
+        contract = session.contracts.search("MNQ")[0]
+        gateway.set_price(contract.id, 21000.0)
+        with session.subscribe(accounts=[704]) as events:
+            gateway.faults.add("hubs/user", "refuse", status=503)
+            gateway.drop_hubs("user", "rst")
+            order = session.orders.buy(704, contract, 1)
+            seen = until(events, Reconnected, timeout=10.0)
+
+    assert [order.id] == [event.data.order_id for event in only(seen, TradeEvent)]

@@ -21,7 +21,7 @@ from topstep_sync.http.adapter import ResilientAdapter
 from topstep_sync.http.bearer import MISSING
 from topstep_sync.http.guarded import GuardedPost
 from topstep_sync.http.rate_limiter import RateLimiter
-from topstep_sync.http.routes import Circuit
+from topstep_sync.http.routes import Circuit, Priority
 from topstep_sync.http.shared_budget import open_budget
 from topstep_sync.http.telemetry import Listener
 from topstep_sync.http.typed import TypedSession
@@ -176,21 +176,24 @@ class Session(TypedSession):
         return self._furnished or self._furnish()
 
     def _furnish(self) -> "Rooms":
+        with self._lock:
+            if self._furnished is None:
+                self._furnished = self._make_rooms(self.call)
+            return self._furnished
+
+    def _make_rooms(self, call: Callable[..., Any]) -> "Rooms":
         # Imported here: a script that only posts pays nothing for the rooms.
         from topstep_sync.api.rooms import Rooms
 
-        with self._lock:
-            if self._furnished is None:
-                self._furnished = Rooms(
-                    self.call,
-                    get=self.get_text,
-                    config=self.config,
-                    clock=self._clock,
-                    listen=self._listen,
-                    skew=self._adapter.skew,
-                    closed=self._closed,
-                )
-            return self._furnished
+        return Rooms(
+            call,
+            get=self.get_text,
+            config=self.config,
+            clock=self._clock,
+            listen=self._listen,
+            skew=self._adapter.skew,
+            closed=self._closed,
+        )
 
     ################################################# the stream #################################################
 
@@ -230,13 +233,21 @@ class Session(TypedSession):
         from topstep_sync import snapshots
         from topstep_sync.realtime.stream import Stream
 
-        rooms = self._rooms
         with self._lock:
             if self._stream is None:
-                snapshot = functools.partial(snapshots.fetch, rooms)
-                tls = self.tls_context()
-                self._stream = Stream(self.config, self.tokens, snapshot=snapshot, clock=self._clock, tls=tls)
+                self._stream = Stream(
+                    self.config,
+                    self.tokens,
+                    snapshot=functools.partial(snapshots.fetch, self._make_rooms(self._urgent_call)),
+                    clock=self._clock,
+                    tls=self.tls_context(),
+                    skew=self._adapter.skew,
+                )
             return self._stream
+
+    def _urgent_call(self, *arguments: Any, **options: Any) -> Any:
+        """`call` before all others: until the snapshot is here, nobody knows what the account holds."""
+        return self.call(*arguments, **{**options, "priority": Priority.URGENT})
 
     def tls_context(self) -> ssl.SSLContext | None:
         """How the hubs are verified: as `verify` and `cert` say; `None`: against the system's authorities.

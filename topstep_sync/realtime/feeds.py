@@ -35,6 +35,7 @@ _log = logging.getLogger("topstep_sync.realtime")
 Fetch = Callable[[list[int], float], Snapshot]
 
 RETRY: Final = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # seconds between attempts at a snapshot; the last one repeats
+DOUBT: Final = 2.0  # seconds two clocks may be apart unseen: the Date header has whole ones. An order too many is told.
 _SMALL: Final = 64  # events; a larger batch is sampled for the times of the last data
 _contract_id: Final = attrgetter("contract_id")
 
@@ -138,9 +139,10 @@ class MarketFeed(Feed):
 class UserFeed(Feed):
     """Accounts, orders, positions and trades, each delivered once, and the state they amount to."""
 
-    def __init__(self, clock: Clock, fetch: Fetch | None, hold_seconds: float) -> None:
+    def __init__(self, clock: Clock, fetch: Fetch | None, hold_seconds: float, skew: Callable[[], float]) -> None:
         super().__init__("user", clock)
         self._fetch = fetch
+        self._skew = skew
         self._hold_seconds = hold_seconds
         self.reconciler = Reconciler()
         self.wake: Callable[[], None] = lambda: None
@@ -161,10 +163,10 @@ class UserFeed(Feed):
 
     ############################################## from other threads ##############################################
 
-    def watch(self, account_ids: Iterable[int], epoch: float) -> None:
-        """These accounts are wanted from *epoch* on; from any thread."""
+    def watch(self, account_ids: Iterable[int]) -> None:
+        """These accounts are wanted from now on; from any thread."""
         self.caught_up.clear()
-        self._commands.append((self._watch, (frozenset(account_ids), epoch)))
+        self._commands.append((self._watch, (frozenset(account_ids), self._gateway_now())))
 
     def forget(self, account_ids: Iterable[int]) -> None:
         """These accounts are wanted no more; from any thread."""
@@ -189,6 +191,10 @@ class UserFeed(Feed):
 
     ############################################## the connection's life ##############################################
 
+    def _gateway_now(self) -> float:
+        """Now, in seconds since 1970, as the gateway dates orders and trades; too early rather than too late."""
+        return self._clock.epoch() + self._skew() - DOUBT
+
     def changed(self, state: State, reason: str | None) -> None:
         if state is not State.CONNECTED:
             self._up = False
@@ -198,7 +204,7 @@ class UserFeed(Feed):
             self.caught_up.clear()
             if self._fetch is not None:
                 # From now on: events may share a batch with the last answer to the subscriptions.
-                self._watch(frozenset(a for route in self.routes for a in route.wanted), self._clock.epoch())
+                self._watch(frozenset(a for route in self.routes for a in route.wanted), self._gateway_now())
                 self._hold(self.reconciler.watched)
         super().changed(state, reason)
 
@@ -259,7 +265,7 @@ class UserFeed(Feed):
         self._busy = True
         self._job += 1
         start = gap[0] if gap else self._clock.epoch()
-        arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start))
+        arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start + self._skew()))
         threading.Thread(target=self._work, args=arguments, name="topstep-reconcile", daemon=True).start()
 
     def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:

@@ -11,7 +11,7 @@
 import logging
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
@@ -63,6 +63,7 @@ class Stream:
         tokens: gives the token for every connection, see `tokens.Tokens`.
         snapshot: fetches what REST says about some accounts since a time; `None` to do without reconciliation.
         tls: how to verify the hubs; `None` for the system's authorities and certifi's.
+        skew: seconds the gateway's clock is ahead of ours; orders and trades bear its dates.
     """
 
     def __init__(
@@ -73,10 +74,11 @@ class Stream:
         snapshot: Fetch | None = None,
         clock: Clock = SYSTEM_CLOCK,
         tls: ssl.SSLContext | None = None,
+        skew: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._config, self._tokens, self._clock, self._tls = config, tokens, clock, tls
         self._lock = threading.Lock()  # guards the routes, the wants and what follows from them
-        self._user = UserFeed(clock, snapshot, config.stream.hold_seconds)
+        self._user = UserFeed(clock, snapshot, config.stream.hold_seconds, skew)
         self._market = MarketFeed(clock)
         self._hubs = {
             "user": self._hub(config.user_hub_url, self._user),
@@ -148,7 +150,7 @@ class Stream:
                 for hub, wants in asked:
                     hub.route(queue, account_ids if hub.feed is self._user else market)
                     if hub.feed is self._user:
-                        self._user.watch(account_ids, self._clock.epoch())
+                        self._user.watch(account_ids)
                     hub.connection.want(*wants, holder=queue)
             self._settle(asked, Deadline(wait, self._clock))
         except BaseException:

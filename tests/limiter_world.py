@@ -148,7 +148,13 @@ def drive(
         if delay > 0.0:
             todo.append((now + (trip if delay == math.inf else delay), client, None))
         else:
-            todo.append((now + trip, client, (now, window.gate is Gate.PROBING, server.accepts(now + trip / 2))))
+            todo.append(
+                (
+                    now + trip,
+                    client,
+                    (now, window.gate is Gate.PROBING and window.alone, server.accepts(now + trip / 2)),
+                )
+            )
     return accepted, refused
 
 

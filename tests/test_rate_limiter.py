@@ -719,6 +719,36 @@ def test_no_window_is_ever_overfull(limit: int, reserved: int, steps: list[tuple
 
 
 @pytest.mark.slow
+def test_fairness() -> None:
+    """Behind 31 bulk threads that want everything a cancel waits 50 ms at most, and the threads get equal shares."""
+    limiter, end = RateLimiter({"general_limit": 20, "general_window": 1.0}), time.monotonic() + 6.0
+    grants, waits = [0] * 31, []
+    assert 18 == fill(limiter)  # so that nobody is served before all have come
+
+    def bulk(n: int) -> None:
+        while True:
+            try:
+                permit = limiter.acquire(ORDERS, priority=2, deadline=end)
+            except RateLimitTimeout:
+                return
+            grants[n] += 1
+            time.sleep(0.005)
+            permit.done()
+
+    threads = [threading.Thread(target=bulk, args=(n,)) for n in range(31)]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < end - 1.0:
+        time.sleep(0.5)
+        with limiter.acquire(CANCEL) as permit:
+            waits.append(permit.waited)
+    for thread in threads:
+        thread.join(10)
+    assert (True, True) == (max(waits) <= 0.05, max(grants) - min(grants) <= 2), (max(waits), grants)
+    assert sum(grants) >= 80
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("reserved", [0, 3])
 def test_32_threads(reserved: int) -> None:
     """Under real threads no window is overfull, nobody is lost, and the rate is used up."""

@@ -183,6 +183,16 @@ class TestGate:
         full.release(10.1, True)
         assert (0.0, Gate.FLOWING) == (full.take(10.1, False), full.gate)
 
+    def test_a_cancel_does_not_wait_for_the_end_of_a_doubt(self) -> None:
+        """An urgent call passes a probe that only tries the window, and waits for one that follows a refusal."""
+        full = Window(3, 10.0, reserved=1)
+        fill(full, 0.0)
+        assert (0.0, Gate.PROBING, True) == (full.take(10.0, False), full.gate, full.alone)
+        assert (0.0, False, math.inf) == (full.take(10.0, True), full.alone, full.take(10.0, False))
+        full.refused(10.1, 10.0, True, None)
+        full.take(full.until, False)
+        assert (Gate.PROBING, math.inf) == (full.gate, full.take(full.until, True))
+
     def test_few_calls_raise_no_doubt(self) -> None:
         """Who never comes near the limit never goes alone."""
         full = window(limit=2)

@@ -193,8 +193,9 @@ class Lane:
         return delay
 
     def _grant(self, now: float, waited: float = 0.0) -> Permit:
-        probe = self.window.gate is Gate.PROBING
-        if probe:
+        probing = self.window.gate is Gate.PROBING
+        probe = probing and self.window.alone
+        if probing:
             self.calm = False
         return LatePermit(self, now, probe=probe, waited=waited) if probe or waited else Permit(self, now)
 

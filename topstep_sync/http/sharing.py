@@ -252,7 +252,7 @@ class SharedWindow(Window):
         for ended in ask.ended:
             self._end(now, ended)
         granted, wait = self._grant(now, ask)
-        probe = bool(granted) and self.gate is Gate.PROBING
+        probe = bool(granted) and self.gate is Gate.PROBING and self.alone
         if granted:
             self.last_lease += 1
             self.leases[self.last_lease] = Lease(self.last_lease, ask.holder, granted, now + USABLE + LONGEST, probe)
@@ -270,7 +270,7 @@ class SharedWindow(Window):
             if wait > 0.0:
                 return granted, wait
             granted += 1
-            if self.gate is Gate.PROBING:
+            if self.gate is Gate.PROBING and self.alone:
                 return granted, FOREVER
         # More than somebody waits for only while three quarters stay for the others.
         more = min(ask.want - granted, (self.ceiling - self.taken) // 4)

@@ -56,8 +56,8 @@ class Window:
     """
 
     __slots__ = (
-        "ahead", "busy", "cap", "ceiling", "expired", "freed", "gate", "learned", "limit", "probe_age", "quiet_until",
-        "reserved", "review_at", "span", "sure", "taken", "thawed", "until",
+        "ahead", "alone", "busy", "cap", "ceiling", "expired", "freed", "gate", "learned", "limit", "probe_age",
+        "quiet_until", "reserved", "review_at", "span", "sure", "taken", "thawed", "until",
     )  # fmt: skip
 
     def __init__(self, limit: int, window: float, *, margin: float = 0.0, reserved: int = 0) -> None:
@@ -90,6 +90,8 @@ class Window:
         self.thawed = -math.inf
         """When the last freeze ended: refusals of calls granted before are old news."""
         self.probe_age = FOREVER
+        self.alone = False
+        """The last grant was that of a probe."""
         self.review_at = FOREVER
         self._settle()
 
@@ -118,7 +120,7 @@ class Window:
         self._sweep(now)
         room = (self.cap if urgent else self.ceiling) - self.taken
         if not self.clear(1):
-            return self._careful(now, room)
+            return self._careful(now, room, urgent)
         if room <= 0:
             return self._until_free(now, -room)
         self.taken += 1
@@ -132,9 +134,14 @@ class Window:
         """Whether *count* more calls raise no doubt about the gateway's window: tried before, or too few to matter."""
         return self.gate is Gate.FLOWING and (self.sure or len(self.freed) + self.taken + count <= self.limit)
 
-    def _careful(self, now: float, room: int) -> float:
+    def _careful(self, now: float, room: int, urgent: bool) -> float:
+        self.alone = False
         if self.gate is Gate.PROBING:
-            return FOREVER
+            # A mere doubt about the window does not hold up a cancel; a refusal does, since it would be refused, too.
+            if not urgent or self.learned.strikes or room <= 0:
+                return FOREVER
+            self.taken += 1
+            return 0.0
         if self.gate is Gate.FROZEN and now < self.until:
             return max(self.until - now, self._until_free(now, -room))
         if room <= 0:
@@ -142,6 +149,7 @@ class Window:
         age = self.age(now)
         if self.gate is Gate.FROZEN or self.learned.doubtful(age):
             self.probe_age = age
+            self.alone = True
             self.step(Notice.PROBE)
         self.taken += 1
         return 0.0

@@ -2,12 +2,21 @@
 
 import asyncio
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 
 from topstep import OrderSide, OrderType, PlaceOrderRequest, TopstepClient
 from topstep.realtime import MarketHub, UserHub
 
 url, user_name, api_key, contract_id = sys.argv[1:]
+
+
+async def connect(hub: MarketHub | UserHub) -> None:
+    """*hub* is connected: its own `connect` returns before the handshake, and what is sent earlier is lost."""
+    opened = threading.Event()
+    hub.on_open(opened.set)
+    await hub.connect()
+    await asyncio.to_thread(opened.wait, 20)
 
 
 async def main() -> None:
@@ -24,11 +33,11 @@ async def main() -> None:
     quotes: list[object] = []
     user = UserHub(client.token or "", hub_url=f"{url}/hubs/user")
     user.on_order(lambda *event: orders.append(event))
-    await user.connect()
+    await connect(user)
     await user.subscribe_orders(accounts[0].id)
     market = MarketHub(client.token or "", hub_url=f"{url}/hubs/market")
     market.on_quote(lambda *event: quotes.append(event))
-    await market.connect()
+    await connect(market)
     await market.subscribe_quotes(contract_id)
 
     request = PlaceOrderRequest(

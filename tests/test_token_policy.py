@@ -150,6 +150,27 @@ def test_the_schedule_of_failures() -> None:
     assert [Plan.VALIDATE] * 4 + [Plan.LOGIN] * 2 == plans
 
 
+@pytest.mark.parametrize("how", ["obtained", "adopted", "forgotten"])
+def test_a_good_end_forgets_the_failures(how: str) -> None:
+    """The schedule begins anew, the reason is gone, and a cooldown from before does not hold up what comes after."""
+    policy = logged_in()
+    now = START.after(DAY - 3600)
+    for _ in range(3):
+        policy.failed(begin(policy, now), DOWN, now, 3000.0)
+        now = now.after(400)
+    if how == "obtained":
+        policy.obtained(begin(policy, now), token(now), Source.NEW, now, 0.0)
+    elif how == "adopted":
+        policy.adopt(token(now), now, 0.0)
+    else:
+        policy.forget()
+    assert (0, None) == (policy.failures, policy._trouble)
+    policy.reject(policy.generation, now)
+    assert policy.attend(now).start
+    policy.failed(begin(policy, now), DOWN, now, 0.0)
+    assert 30.0 == policy.attend(now).wait
+
+
 def test_retry_after_outlasts_the_schedule() -> None:
     """A gateway that asked for 90 s is left alone for 90 s, even when the token runs out meanwhile."""
     policy = logged_in()
@@ -254,6 +275,18 @@ def test_a_kept_token_that_was_proved_dead_meanwhile_is_not_kept() -> None:
     assert Plan.LOGIN is begin(policy, now).plan
 
 
+@pytest.mark.parametrize("jump", [600.0, -600.0])
+def test_halfway_is_reckoned_on_the_clock_that_ends_first(jump: float) -> None:
+    """A wall clock that jumped, either way: the next question comes before the token's end on both clocks."""
+    policy = logged_in()
+    now = START.after(DAY - 1260)
+    now = Instant(now.monotonic, now.epoch + jump)
+    policy.obtained(begin(policy, now), token(), Source.KEPT, now, 0.0)
+    left = 600.0 if jump > 0 else 1200.0
+    assert not policy.attend(now.after(left / 2 - 1)).start
+    assert policy.attend(now.after(left / 2)).start
+
+
 def test_a_short_token_is_not_refreshed_at_every_call() -> None:
     """30 s of life that the gateway does not renew: validated at half of it, replaced after three quarters."""
     policy = logged_in(life=30.0)
@@ -287,6 +320,7 @@ def test_a_401_of_an_old_token_means_nothing() -> None:
     policy.reject(1, START)
     assert (TokenState.VALID, False) == (policy.state, policy.dead)
     policy.reject(2, START)
+    assert TokenState.EXPIRED is policy.state
     policy.reject(2, START)
     assert (TokenState.EXPIRED, True, True) == (policy.state, policy.dead, policy.attend(START).start)
 
@@ -322,17 +356,22 @@ def test_a_refresh_from_before_a_logout_lands_on_nothing() -> None:
     flight = begin(policy, START)
     policy.adopt(token(value="mine"), START, 0.0)
     policy.failed(flight, DOWN, START, 0.0)
+    policy.reject(policy.generation, START)
+    assert not policy.died(flight)  # it set out to confirm another token
+    policy.adopt(token(value="mine"), START, 0.0)
     assert ("mine", TokenState.VALID) == (policy.token and policy.token.value, policy.state)
     policy.failed(flight, DOWN, START, 0.0)  # nor does it land twice
-    policy.lost(flight, START)
+    policy.lost(flight)
     assert TokenState.VALID is policy.state
 
 
 def test_a_lost_refresh_is_nobodys_fault() -> None:
     """The next caller begins at once, and no failure is counted."""
     policy = TokenPolicy(TokenConfig())
-    policy.lost(begin(policy, START), START)
+    policy.lost(begin(policy, START))
     assert (0, True) == (policy.failures, policy.attend(START).start)
+    policy.obtained(begin(policy, START), token(), Source.NEW, START, 0.0)
+    assert TokenState.VALID is policy.state
 
 
 def test_without_credentials_a_token_is_validated_to_its_end() -> None:
@@ -439,7 +478,7 @@ class AnyLife(RuleBasedStateMachine):
     @precondition(lambda self: self.flights)
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
-        self.policy.lost(data.draw(st.sampled_from(self.flights)), self.now)
+        self.policy.lost(data.draw(st.sampled_from(self.flights)))
 
     @rule(generation=st.integers(0, 60))
     def reject(self, generation: int) -> None:

@@ -309,7 +309,7 @@ class TokenManager:
     def _abandon(self, flight: Flight) -> None:
         """If *flight* never took off, the next caller begins another."""
         if self._policy.flight is flight and not flight.launched:
-            self._decide(lambda policy: policy.lost(flight, self._now()), wake=True)
+            self._decide(lambda policy: policy.lost(flight), wake=True)
 
     def died(self, flight: Flight) -> bool:
         """For the refresh under way: whether the token it set out to confirm was proved dead meanwhile."""
@@ -328,7 +328,7 @@ class TokenManager:
         self._queue = weakref.WeakSet()
         flight = self._policy.flight
         if flight is not None:
-            self._decide(lambda policy: policy.lost(flight, self._now()))
+            self._decide(lambda policy: policy.lost(flight))
 
 
 class _Place:

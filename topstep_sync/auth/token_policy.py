@@ -275,15 +275,13 @@ class TokenPolicy:
         if flight.plan is Plan.VALIDATE or definite:
             self._hurry(now)  # a login has not been tried yet, or the cooldown says when
 
-    def lost(self, flight: Flight, now: Instant) -> None:
+    def lost(self, flight: Flight) -> None:
         """*flight* will never land, through nobody's fault: the next caller begins anew."""
         if self._landed(flight):
             self._step(TokenEvent.FAILED)
-            self._hurry(now)
 
     def reject(self, generation: int, now: Instant) -> None:
         """A call with the token of *generation* got a 401: if that is the current one, it is dead."""
-        self.settle(now)
         if self.token is None or self.dead or generation < self.token.generation:
             return
         self.dead = True

@@ -1,5 +1,6 @@
 """The reference gateway on ASP.NET Core, where it is: a server whose limiters nobody here wrote."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -32,11 +33,18 @@ CALLS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 
 
-def reference() -> Path | None:
-    """The program that starts it; `None` where it is missing."""
+def _find() -> Path | None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "aspnetcore"
     program = Path(os.environ.get("TOPSTEP_ASPNETCORE") or beside) / "start"
     return program if program.exists() else None
+
+
+_PROGRAM: Final = _find()  # now, because tests remove the variables of whoever runs them
+
+
+def reference() -> Path | None:
+    """The program that starts it; `None` where it is missing."""
+    return _PROGRAM
 
 
 class Gateway:
@@ -52,7 +60,8 @@ class Gateway:
         self._host = urlsplit(ready["url"]).netloc
         self._token = ""
         login = {"userName": ready["user_name"], "apiKey": ready["api_key"]}
-        _, _, body = self.post(self.connect(), "/api/Auth/loginKey", login)
+        with contextlib.closing(self.connect()) as connection:
+            _, _, body = self.post(connection, "/api/Auth/loginKey", login)
         self._token = json.loads(body)["token"]
         self._start = time.monotonic()
         self.answers: dict[str, list[tuple[float, int]]] = {name: [] for name in CALLS}
@@ -85,7 +94,7 @@ class Gateway:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.communicate()
 
 
 def spend(gateway: Gateway, limiter: RateLimiter, seconds: dict[str, float], *, threads: int) -> None:
@@ -93,17 +102,15 @@ def spend(gateway: Gateway, limiter: RateLimiter, seconds: dict[str, float], *, 
     begin = time.monotonic()
 
     def work(name: str) -> None:
-        connection, end = gateway.connect(), begin + seconds[name]
-        while time.monotonic() < end:
-            try:
+        end = begin + seconds[name]
+        with contextlib.closing(gateway.connect()) as connection, contextlib.suppress(RateLimitTimeout):
+            while time.monotonic() < end:
                 permit = limiter.acquire(CALLS[name][0], deadline=end)
-            except RateLimitTimeout:
-                return
-            status, retry_after = gateway.call(connection, name)
-            if status == 429:
-                permit.throttled(float(retry_after) if retry_after else None)
-            else:
-                permit.done()
+                status, retry_after = gateway.call(connection, name)
+                if status == 429:
+                    permit.throttled(float(retry_after) if retry_after else None)
+                else:
+                    permit.done()
 
     workers = [threading.Thread(target=work, args=(name,)) for name in seconds for _ in range(threads)]
     for thread in workers:
@@ -114,8 +121,9 @@ def spend(gateway: Gateway, limiter: RateLimiter, seconds: dict[str, float], *, 
 
 def hammer(gateway: Gateway, name: str, seconds: float) -> None:
     """One that asks all the time and minds no refusal: what the limiter permits at most."""
-    connection, end = gateway.connect(), time.monotonic() + seconds
-    while time.monotonic() < end:
-        status, _ = gateway.call(connection, name)
-        if status == 429:
-            time.sleep(0.04)
+    end = time.monotonic() + seconds
+    with contextlib.closing(gateway.connect()) as connection:
+        while time.monotonic() < end:
+            status, _ = gateway.call(connection, name)
+            if status == 429:
+                time.sleep(0.04)

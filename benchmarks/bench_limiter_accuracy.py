@@ -172,25 +172,28 @@ def network(limit: int, window: float, windows: float) -> list[dict[str, Any]]:
 ########################################### several processes ###########################################
 
 
-def worker(kind: str, where: str, limit: str, window: str, begin: str, end: str) -> None:
+def worker(kind: str, where: str, limit: str, window: str, seconds: str) -> None:
     """One of several processes; what arrived when is its output."""
     budget = SQLiteBudget(where, "bench") if kind == "sqlite" else RedisBudget(where, "bench")
     run = Run(kind, int(limit), float(window), 8)
-    time.sleep(max(0.0, float(begin) - time.monotonic()))
-    for thread in run.start(ours(int(limit), float(window), budget), float(end)):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for thread in run.start(ours(int(limit), float(window), budget), time.monotonic() + float(seconds)):
         thread.join()
     print(json.dumps(run.arrivals))
 
 
 def processes(kind: str, where: str, limit: int, window: float, windows: float) -> dict[str, Any]:
     """Four processes with eight threads each share one budget."""
-    begin = time.monotonic() + 4.0  # when everybody has its imports behind it
     command = [sys.executable, "-m", __spec__.name if __spec__ else "benchmarks.bench_limiter_accuracy", "--worker"]
-    arguments = [kind, where, str(limit), str(window), str(begin), str(begin + windows * window)]
-    workers = [
-        subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
-        for _ in range(4)
-    ]
+    arguments = [kind, where, str(limit), str(window), str(windows * window)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
+    workers = [subprocess.Popen([*command, *arguments], **pipes) for _ in range(4)]
+    for process in workers:
+        process.stdout.readline()  # it has its imports behind it
+    for process in workers:
+        process.stdin.write("go\n")
+        process.stdin.flush()
     run = Run(f"topstep_sync, 4 processes, {kind}", limit, window, 32)
     for process in workers:
         run.arrivals += json.loads(process.communicate()[0])

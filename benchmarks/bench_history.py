@@ -26,7 +26,7 @@ TO_FRAME = 0.5  # seconds
 
 def pull(asked: Options) -> Bars:
     """A year in 19 pages (quick: two weeks), and how its time compares with the floor."""
-    days, page, window = asked.pick(quick=(14, 750, 1.4), full=(365, 20_000, 12.0))
+    days, page, window = asked.pick(quick=(14, 750, 1.4), full=(365, 20_000, 30.0))
     limits = {"history_limit": LIMIT, "history_window": window}
     arguments = ("--hours", "cme", "--history-limit", str(LIMIT), "--history-window", str(window))
     calls = 0

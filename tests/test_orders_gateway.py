@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +78,9 @@ def test_an_order_that_never_ran_is_unknown_and_then_absent(
 
 def test_an_order_that_comes_late_is_found(gateway: Gateway, session: Session, hub: bool) -> None:
     """An order that the gateway executes after its client gave up is found, with `resend`, too, and is one."""
-    gateway.faults.late("Order/place", 0.4)
-    placed = session.orders.buy(704, MNQ, 1, timeout=0.15, resend=True)
+    session.accounts.search()
+    gateway.faults.late("Order/place", 1.0)
+    placed = session.orders.buy(704, MNQ, 1, timeout=0.6, resend=True)
     assert [placed.id] == [order.id for order in gateway.executed_orders]
 
 
@@ -135,20 +135,20 @@ def test_changes_are_read_back(gateway: Gateway, session: Session) -> None:
     trailing = session.orders.sell(704, MES, 1, trail_price=5990.0, type="trailing_stop")
     gateway.faults.lose("Order/modify", times=2)
     assert 20000.25 == session.orders.modify(order, limit_price=20000.25).order.limit_price
-    assert (40, 10.0) == ((found := session.orders.get(trailing)).trail_distance, found.trail_price)
+    assert (40, 10.0) == ((found := session.orders.get(trailing)).trail_ticks, found.trail_price)
+    assert None is session.orders.get(order).trail_ticks
     assert 3 == session.orders.modify(order, size=3).order.size
     assert 2 == calls(gateway, "Order/modify")
 
 
 def test_waiting_for_a_fill(gateway: Gateway, session: Session, hub: bool) -> None:
-    """`wait` ends when the market reaches the price, within a tenth of a second where the hub tells."""
+    """`wait` ends when the market reaches the price: by one look where the hub tells, else by polling."""
     order = session.orders.buy(704, MNQ, 1, limit_price=20990.0)
-    timer = threading.Timer(0.3, gateway.set_price, (MNQ, 20990.0))
+    timer = threading.Timer(0.7, gateway.set_price, (MNQ, 20990.0))
     timer.start()
-    begun = time.monotonic()
     filled = session.orders.wait(order, timeout=10)
     assert (OrderStatus.FILLED, 20990.0) == (filled.status, filled.filled_price)
-    assert time.monotonic() - begun < (0.9 if hub else 3.0)
+    assert hub == (calls(gateway, "Order/searchById") == 1)
     timer.join()
 
 
@@ -202,15 +202,17 @@ def test_the_kill_switch_passes_an_open_breaker(gateway: Gateway, session: Sessi
 
 
 @pytest.mark.slow
-def test_every_thread_its_order(gateway: Gateway, session: Session) -> None:
+def test_every_thread_its_order(gateway: Gateway) -> None:
     """32 threads place orders while every third reply is lost: 32 orders, each once, none unknown."""
     gateway.faults.lose("Order/place", times=None, probability=0.34)
+    patient = {"consecutive_failures": 1000, "min_calls": 1000}
     placed: list[Any] = []
-    threads = [threading.Thread(target=lambda: placed.append(session.orders.buy(704, MNQ, 1))) for _ in range(32)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    with Session(config=gateway.config_with(breaker=patient)) as session:
+        threads = [threading.Thread(target=lambda: placed.append(session.orders.buy(704, MNQ, 1))) for _ in range(32)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
     executed = Counter(order.custom_tag for order in gateway.executed_orders)
     assert (32, {1}) == (len({order.id for order in placed}), set(executed.values()))
     assert {order.custom_tag for order in placed} == set(executed)

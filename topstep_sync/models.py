@@ -239,6 +239,12 @@ class Order(Record, frozen=True, kw_only=True):
     parent_order_id: int | UnsetType | None = UNSET
     linked_order_id: int | UnsetType | None = UNSET
 
+    @property
+    def trail_ticks(self) -> int | None:
+        """How far a trailing stop trails, as `place` and `modify` take it; `None` for other orders."""
+        distance = self.trail_distance
+        return abs(distance) if isinstance(distance, int) and self.type is OrderType.TRAILING_STOP else None
+
 
 class Position(Record, frozen=True, kw_only=True):
     """An open position: one row per account and contract."""

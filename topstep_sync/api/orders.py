@@ -165,15 +165,17 @@ class OrdersApi:
         wanted = resend if callable(resend) else (lambda: True) if resend else None
         return self._placer.place(entry, wanted, timeout)
 
-    def buy(self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Any) -> PlacedOrder:
+    def buy(
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Options]
+    ) -> PlacedOrder:
         """`place` with ``side="buy"``; at the market unless a price is given."""
-        placed: PlacedOrder = self.place(account_id, contract_id, side="buy", size=size, **rest)
-        return placed
+        return self.place(account_id, contract_id, side="buy", size=size, **rest)
 
-    def sell(self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Any) -> PlacedOrder:
+    def sell(
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Options]
+    ) -> PlacedOrder:
         """`place` with ``side="sell"``; at the market unless a price is given."""
-        placed: PlacedOrder = self.place(account_id, contract_id, side="sell", size=size, **rest)
-        return placed
+        return self.place(account_id, contract_id, side="sell", size=size, **rest)
 
     def verify(
         self, custom_tag: str, *, account_id: int | Account | None = None, since: Any = None, wait: bool = True

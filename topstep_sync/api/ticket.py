@@ -3,7 +3,7 @@
 Every refusal here is one the gateway would give as well, but later, with less to say, and with the tag used up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypedDict
 
 import msgspec
@@ -54,6 +54,15 @@ class Terms(TypedDict, total=False):
     take_profit_price: float | None
     take_profit: Bracket | None
     """The wire's own form, with signed ticks."""
+
+
+class Options(Terms, total=False):
+    """What `orders.buy` and `sell` take beside that; see `orders.place`."""
+
+    label: str | None
+    custom_tag: str | None
+    resend: bool | Callable[[], bool]
+    timeout: float | None
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):

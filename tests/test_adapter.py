@@ -291,11 +291,12 @@ def test_a_login_that_failed_is_not_adopted(rig: Rig, body: bytes) -> None:
 ################################################# the breaker #################################################
 
 
-def test_an_open_breaker_refuses_before_a_permit_is_taken(rig: Rig) -> None:
+def test_an_open_breaker_refuses_before_a_permit_is_taken(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     """After five failures the next order is refused without a permit; a cancel passes; history is not concerned."""
     rig.server.script += [(500, {})] * 5
     for _ in range(5):
         rig.send(ORDER)
+    assert "= breaker orders is open (HTTP 500)" in caplog.text
     taken = len(rig.permits.asked)
     with pytest.raises(errors.CircuitOpen) as caught:
         rig.send(ORDER)

@@ -20,7 +20,7 @@ from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config
 from topstep_sync.http import classify, forks
 from topstep_sync.http.bearer import Signer, Tokens
-from topstep_sync.http.circuit_breaker import CircuitBreaker, Phase
+from topstep_sync.http.circuit_breaker import Change, CircuitBreaker, Phase, State
 from topstep_sync.http.prepare import Reply
 from topstep_sync.http.retry import ErrorHandler
 from topstep_sync.http.routes import Circuit, Safety
@@ -72,6 +72,7 @@ class ResilientAdapter(Transport):
         self.breakers = {c: CircuitBreaker(c.value, config.breaker, clock=clock) for c in Circuit}
         self.telemetry = Telemetry()
         for breaker in self.breakers.values():
+            breaker.listen(_log_change)
             breaker.listen(self.telemetry.tell)
         forks.remember(self)
         self._dated: tuple[str | None, float] = (None, 0.0)  # the last Date header, and when it came
@@ -285,3 +286,9 @@ class ResilientAdapter(Transport):
         log.info("~ %s: attempt %d failed, the next is in %.2f s", trip.path, trip.count, delay)
         if delay > 0 and self._clock.wait(self._closed, delay):
             raise errors.SessionClosed("the session was closed meanwhile", endpoint=trip.path)
+
+
+def _log_change(change: Change) -> None:
+    level = logging.WARNING if change.after is State.OPEN else logging.INFO
+    why = f" ({change.error})" if change.error and change.after is State.OPEN else ""
+    log.log(level, "= breaker %s is %s%s", change.name, change.after.value, why)

@@ -5,6 +5,7 @@ What requests owns keeps its meaning: `stream`, `auth`, `hooks`, `params`, `head
 same results; anything out of the ordinary goes requests' way, down to the same adapter.
 """
 
+import copy
 from datetime import timedelta
 from typing import Any, Final
 
@@ -72,6 +73,7 @@ class DropInSession(requests.Session):
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """As requests does it; but a path is one of the gateway, and netrc's passwords are not for the gateway."""
+        request = copy.copy(request)  # it is the caller's, and may be prepared again elsewhere
         request.url = self._absolute(request.url)
         if request.auth is None and self.auth is None and str(request.url).startswith(self._home):
             request.auth = unsigned

@@ -216,7 +216,7 @@ class HubSocket(asyncio.Protocol):
         if 0 < self.fragment < len(message):
             self.transport.write(frames.encode_fragments(message, self.fragment))
         else:
-            self.transport.writelines((frames.frame_head(len(message)), message))
+            self.transport.write(frames.frame_head(len(message)) + message)
         if self.transport.get_write_buffer_size() > _MAX_UNSENT:
             log.warning("! hub: a client left more than %d bytes unread, it is cut", _MAX_UNSENT)
             self.transport.abort()

@@ -163,6 +163,16 @@ def test_handshake_timeout() -> None:
     assert ([{"error": "Handshake was canceled."}], 1) == (table.said(), table.finished)
 
 
+@pytest.mark.parametrize("shaken", [True, False])
+def test_zero_switches_a_timer_off(shaken: bool) -> None:
+    """A time of 0 means never: no pings, no timeouts."""
+    table = Table(keep_alive=0.0, client_timeout=0.0, handshake_timeout=0.0)
+    table.link.receive(HANDSHAKE + dialect.PING_RECORD if shaken else b"", 0.0)
+    table.said()
+    table.link.tick(1e9, 1e9)
+    assert ([], 0) == (table.said(), table.finished)
+
+
 @pytest.mark.parametrize(("close_on_expiry", "said"), [(True, [CLOSED]), (False, [])])
 def test_token_expiry_closes_only_by_switch(close_on_expiry: bool, said: list[Any]) -> None:
     """The framework leaves connections open when their token dies, unless told otherwise."""

@@ -272,6 +272,14 @@ def test_timers_run(desk: Desk) -> None:
         assert [{"error": "Handshake was canceled."}] == wire.until_end()[0]
 
 
+@pytest.mark.gateway(keep_alive=0.0, client_timeout=0.0, handshake_timeout=0.0)
+def test_timers_may_be_off(desk: Desk) -> None:
+    """With every time at 0 a connection is simply quiet."""
+    with desk.user() as wire:
+        wire.send({"type": 6})
+        assert wire.quiet(0.1)
+
+
 def test_silenced_client_that_leaves_is_noticed(desk: Desk) -> None:
     """A silenced connection is gone once its client closes it."""
     with desk.user() as wire:

@@ -24,7 +24,7 @@ _WAIT: Final = 1.0  # seconds; an untimed wait ignores Ctrl-C on Windows
 SETTINGS_TEXT: Final = """\
 Simulated gateway at {url}   (Ctrl-C ends it)
 
-  base URL      {url}
+  base URL      {url}          (in a browser: the status page)
   user hub      {user_hub_url}
   market hub    {market_hub_url}
   user name     {user_name}

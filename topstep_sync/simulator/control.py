@@ -60,13 +60,17 @@ class Control:
 def match(path: str) -> Iterator[tuple[str, Handler, dict[str, str]]]:
     """What answers *path*: method, handler and the path's parameters, for each method there is."""
     parts = path.split("/")
-    for (method, pattern), handler in ROUTES.items():
+    for (method, pattern), route in ROUTES.items():
         wanted = pattern.split("/")
         if len(wanted) != len(parts):
             continue
         pairs = list(zip(wanted, parts, strict=True))
         if all(want == part or (want.startswith("{") and part) for want, part in pairs):
-            yield method, handler, {want.strip("{}"): unquote(part) for want, part in pairs if want.startswith("{")}
+            yield (
+                method,
+                route.handler,
+                {want.strip("{}"): unquote(part) for want, part in pairs if want.startswith("{")},
+            )
 
 
 def routes() -> list[str]:

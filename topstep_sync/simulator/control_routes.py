@@ -53,6 +53,14 @@ class Ask(NamedTuple):
 
 Handler = Callable[[Ask], Any | Awaitable[Any]]
 
+
+class Route(NamedTuple):
+    """What answers a request, and its line in the README."""
+
+    handler: Handler
+    text: str
+
+
 ############################################## evidence ##############################################
 
 
@@ -164,32 +172,110 @@ async def replay(ask: Ask) -> Any:
     return {"records": await play(ask.hubs, read(ask.text("path")), ask.number("speed", 1))}
 
 
-ROUTES: Final[dict[tuple[str, str], Handler]] = {
-    ("GET", "/state"): lambda ask: state.snapshot(ask.world, ask.hubs),
-    ("GET", "/kinds"): lambda ask: state.kinds(ask.world),
-    ("GET", "/settings"): lambda ask: steering.settings(ask.world),
-    ("POST", "/reset"): lambda ask: steering.reset(ask.world, ask.hubs),
-    ("GET", "/requests"): requests,
-    ("GET", "/worst"): worst,
-    ("POST", "/tokens/revoke"): lambda ask: ask.world.tokens.revoke(ask.query.get("id")),
-    ("POST", "/tokens/lifetime"): lifetime,
-    ("POST", "/market"): price,
-    ("POST", "/market/rate"): rate,
-    ("POST", "/clock/advance"): advance,
-    ("POST", "/clock/speed"): speed,
-    ("POST", "/accounts/{id}"): account,
-    ("POST", "/orders/{id}/fill"): fill,
-    ("GET", "/faults"): lambda ask: state.faults(ask.world),
-    ("POST", "/faults"): add_fault,
-    ("DELETE", "/faults"): remove_faults,
-    ("GET", "/hubs"): hub_connections,
-    ("GET", "/hubs/history"): hub_history,
-    ("POST", "/hubs/fail-connects"): fail_connects,
-    ("POST", "/hubs/replay"): replay,
-    ("POST", "/hubs/{hub}/drop"): drop,
-    ("POST", "/hubs/{hub}/send/{target}"): send,
-    ("POST", "/hubs/{hub}/ask/{target}"): ask_client,
-    ("POST", "/hubs/{hub}/raw"): raw,
-    ("POST", "/hubs/{hub}/blast"): blast,
+ROUTES: Final[dict[tuple[str, str], Route]] = {
+    ("GET", "/state"): Route(
+        lambda ask: state.snapshot(ask.world, ask.hubs),
+        "everything at once: clock, accounts, orders, positions, market, windows, connections, faults, logs",
+    ),
+    ("GET", "/kinds"): Route(
+        lambda ask: state.kinds(ask.world),
+        "every fault and drop with its explanation; operations and contracts there are",
+    ),
+    ("GET", "/settings"): Route(
+        lambda ask: steering.settings(ask.world),
+        "every switch and its value",
+    ),
+    ("POST", "/reset"): Route(
+        lambda ask: steering.reset(ask.world, ask.hubs),
+        "orders, books, evidence, windows and faults back to the start; tokens and connections stay",
+    ),
+    ("GET", "/requests"): Route(
+        requests,
+        "every arrival: time, path, class, port, token, body, status; `?kind=general`, `history` or `free`",
+    ),
+    ("GET", "/worst"): Route(
+        worst,
+        "the most arrivals in any window; `?kind=history&window=30`",
+    ),
+    ("POST", "/tokens/revoke"): Route(
+        lambda ask: ask.world.tokens.revoke(ask.query.get("id")),
+        "every token, or `?id=` one, is dead",
+    ),
+    ("POST", "/tokens/lifetime"): Route(
+        lifetime,
+        "`?seconds=` of the tokens issued from now on",
+    ),
+    ("POST", "/market"): Route(
+        price,
+        "`?contractId=&price=`: the market stands there, what it reaches is filled",
+    ),
+    ("POST", "/market/rate"): Route(
+        rate,
+        "`?eventsPerSecond=` of every watched market; 0 stops them",
+    ),
+    ("POST", "/clock/advance"): Route(
+        advance,
+        "time is `?seconds=` later, everything due has happened",
+    ),
+    ("POST", "/clock/speed"): Route(
+        speed,
+        "time runs `?speed=` times as fast; 0 stands still",
+    ),
+    ("POST", "/accounts/{id}"): Route(
+        account,
+        'body: `{"canTrade": false, "balance": 1000, …}`',
+    ),
+    ("POST", "/orders/{id}/fill"): Route(
+        fill,
+        "`?size=&price=`: so much of a working order is filled",
+    ),
+    ("GET", "/faults"): Route(
+        lambda ask: state.faults(ask.world),
+        "the rules in force, with number and how often each struck",
+    ),
+    ("POST", "/faults"): Route(
+        add_fault,
+        'body: `{"operation": "Order/place", "kind": "lose", "times": 1, …}`',
+    ),
+    ("DELETE", "/faults"): Route(
+        remove_faults,
+        "every rule, or `?number=` one, is over",
+    ),
+    ("GET", "/hubs"): Route(
+        hub_connections,
+        "open connections: token, age, subscriptions, calls",
+    ),
+    ("GET", "/hubs/history"): Route(
+        hub_history,
+        "every refusal, open, call, answer and close",
+    ),
+    ("POST", "/hubs/fail-connects"): Route(
+        fail_connects,
+        "the next `?count=` connections are closed right after their handshake",
+    ),
+    ("POST", "/hubs/replay"): Route(
+        replay,
+        "the recording `?path=` is played, `?speed=` times as fast; 0: at once",
+    ),
+    ("POST", "/hubs/{hub}/drop"): Route(
+        drop,
+        "`?how=`, see above; hub: `user`, `market`, `echo` or `all`",
+    ),
+    ("POST", "/hubs/{hub}/send/{target}"): Route(
+        send,
+        "body: JSON array of arguments; an event to every connection",
+    ),
+    ("POST", "/hubs/{hub}/ask/{target}"): Route(
+        ask_client,
+        "the same, and waits `?seconds=` for what each client answers",
+    ),
+    ("POST", "/hubs/{hub}/raw"): Route(
+        raw,
+        "the body as one message, whatever it is; records end in U+001E",
+    ),
+    ("POST", "/hubs/{hub}/blast"): Route(
+        blast,
+        "`?count=&burst=&size=&rate=`: numbered quotes as fast as they go",
+    ),
 }
-"""(method, path under `/control`) → what answers it. None answers 204."""
+"""(method, path under `/control`) → what answers it, and its explanation. None answers 204."""

@@ -269,17 +269,17 @@ class Link:
         """What was due by *now* has happened: ping, client timeout, handshake timeout, token expiry."""
         settings = self._settings
         if self.state is LinkState.HANDSHAKE:
-            if now - self.since >= settings.handshake_timeout:
+            if 0 < settings.handshake_timeout <= now - self.since:
                 self._refuse(dialect.HANDSHAKE_CANCELED)
             return
         if not self.live:
             return
-        if self._armed and now - self._heard >= settings.client_timeout:
+        if self._armed and 0 < settings.client_timeout <= now - self._heard:
             log.info("! hub %s: client silent for %.1f s", self.id, now - self._heard)
             self.close(dialect.CLOSED_WITH_ERROR, allow_reconnect=True)
         elif settings.close_on_expiry and self.expires is not None and epoch >= self.expires:
             self.close(dialect.CLOSED_WITH_ERROR, allow_reconnect=True)
-        elif now - self._pinged >= settings.keep_alive:
+        elif 0 < settings.keep_alive <= now - self._pinged:
             # By the framework: every interval, however much else was sent in it.
             self._pinged = now
             self.put(dialect.PING_RECORD)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.simulator import hub_dialect as dialect
 from topstep_sync.simulator.bus import Publication
 from topstep_sync.simulator.hub_admission import Admission, spoil
@@ -104,7 +104,7 @@ class Hubs:
 
     def _schedule_tick(self) -> None:
         s = self._settings
-        shortest = min(s.keep_alive, s.client_timeout, s.handshake_timeout)
+        shortest = min(filter(None, (s.keep_alive, s.client_timeout, s.handshake_timeout)), default=FOREVER)
         if self._loop is not None:
             self._ticker = self._loop.call_later(min(1.0, max(0.005, shortest / _TICKS)), self._tick)
 

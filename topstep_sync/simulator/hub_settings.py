@@ -22,9 +22,11 @@ def switch(default: Any, text: str) -> Any:
 class HubSettings:
     """Every switch of the hubs with its default. Times are in real seconds: they are about the network."""
 
-    keep_alive: float = switch(15.0, "real seconds between the hubs' pings")
-    client_timeout: float = switch(30.0, "real seconds of silence after which a client that has pinged is closed")
-    handshake_timeout: float = switch(15.0, "real seconds a client has for its handshake")
+    keep_alive: float = switch(15.0, "real seconds between the hubs' pings; 0: none")
+    client_timeout: float = switch(
+        30.0, "real seconds of silence after which a client that has pinged is closed; 0: never"
+    )
+    handshake_timeout: float = switch(15.0, "real seconds a client has for its handshake; 0: for ever")
     close_on_expiry: bool = switch(False, "whether a hub connection is closed when its token expires")
     receive_limit: int = switch(32_768, "largest record a hub takes, in bytes with its end")
     fragment: int = switch(4_096, "size of the fragments a larger message is cut into; 0: never cut")

@@ -7,15 +7,18 @@ import dataclasses
 from collections.abc import Iterable
 
 from topstep_sync.codes import CODES
+from topstep_sync.simulator.control import PREFIX
+from topstep_sync.simulator.control_routes import ROUTES
 from topstep_sync.simulator.faults import HUB_KINDS, REST_KINDS, STREAM_KINDS
+from topstep_sync.simulator.hub_server import DROPS
 from topstep_sync.simulator.limits import FREE, window_of
 from topstep_sync.simulator.operations import OPERATIONS, PING
 from topstep_sync.simulator.settings import CHOICES, Settings
 
 
 def markdown() -> str:
-    """Three tables, each with its heading."""
-    return "\n".join([*_operations(), "", *_switches(), "", *_faults(), ""])
+    """Five tables, each with its heading."""
+    return "\n".join([*_operations(), "", *_switches(), "", *_faults(), "", *_drops(), "", *_control(), ""])
 
 
 def _table(title: str, heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
@@ -49,3 +52,16 @@ def _faults() -> list[str]:
     for where, kinds in (("REST call", REST_KINDS), ("hub upgrade", HUB_KINDS), ("hub event", STREAM_KINDS)):
         rows += [(f"`{kind}`", where, text) for kind, text in kinds.items()]
     return _table("Faults", ("kind", "meets a", "what it does"), rows)
+
+
+def _drops() -> list[str]:
+    return _table(
+        "Ways to drop a hub connection",
+        ("how", "what the client sees"),
+        [(f"`{how}`", text) for how, text in DROPS.items()],
+    )
+
+
+def _control() -> list[str]:
+    rows = [(f"`{method} {PREFIX}{path}`", route.text) for (method, path), route in ROUTES.items()]
+    return _table("Control API, for this machine alone", ("route", "what it does"), rows)

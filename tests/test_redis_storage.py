@@ -71,8 +71,10 @@ def test_a_redis_that_is_not_there(caplog: pytest.LogCaptureFixture) -> None:
     service = FakeService(clock)
     manager = TokenManager(None, service, clock=clock, storage=storage("redis://127.0.0.1:1/0", clock))
     assert "login-1-0-secret" == manager.get_token()
+    assert "cannot be read" in caplog.text
+    with storage("redis://127.0.0.1:1/0").lease(0.0) as alone:
+        assert not alone
     assert "Redis gives no lease" in caplog.text
-    assert PASSWORD not in caplog.text
 
 
 class TestWithServer:

@@ -27,6 +27,8 @@ MIN_PAUSE: Final = 1.0  # seconds; halving what is left would never end
 
 
 class TokenState(enum.Enum):
+    """How the token is doing. A token that is still valid is served in `REFRESHING` and `ERROR` as well."""
+
     INITIAL = "initial"  # no token yet, or logged out
     VALID = "valid"  # the token is good, nothing is under way
     REFRESHING = "refreshing"  # a refresh is under way; the old token is served as long as it is valid
@@ -35,6 +37,8 @@ class TokenState(enum.Enum):
 
 
 class TokenEvent(enum.Enum):
+    """What happens to the token."""
+
     START = "start"  # a refresh begins
     OBTAINED = "obtained"  # it brought a token, or confirmed the old one
     FAILED = "failed"  # it did not

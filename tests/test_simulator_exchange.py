@@ -95,6 +95,17 @@ def test_a_join_order_rests_at_the_best_price(desk: Desk, kind: int, side: int, 
     assert OrderStatus.FILLED is order.status
 
 
+def test_prices_that_a_type_has_no_use_for_mean_nothing(desk: Desk) -> None:
+    """A stop price on a limit order, or a limit on a stop or market order, neither holds it back nor prices it."""
+    limit = desk.limit(20990.0, stop_price=22000.0)
+    stop = desk.stop(21010.0, limit_price=20000.0)
+    market = desk.place(limit_price=20000.0)
+    assert [OrderStatus.OPEN, OrderStatus.OPEN, OrderStatus.FILLED] == [o.status for o in (limit, stop, market)]
+    desk.move(21010.0)
+    desk.move(20990.0)
+    assert [20990.0, 21010.0, 21000.0] == [o.wire()["filledPrice"] for o in (limit, stop, market)]
+
+
 def test_partial_fills_average_and_finish() -> None:
     """With three contracts of liquidity an order of seven takes three steps, and its price is their average."""
     desk = Desk(liquidity=3)

@@ -87,6 +87,16 @@ class SimOrder:
     def trails(self) -> bool:
         return self.type == OrderType.TRAILING_STOP
 
+    @property
+    def stops(self) -> bool:
+        """Whether it waits for its stop; a stop price that another type carries means nothing."""
+        return self.type in (OrderType.STOP, OrderType.TRAILING_STOP, OrderType.STOP_LIMIT)
+
+    @property
+    def limited(self) -> bool:
+        """Whether its limit binds; a limit price that another type carries means nothing."""
+        return self.type in (OrderType.LIMIT, OrderType.STOP_LIMIT, OrderType.JOIN_BID, OrderType.JOIN_ASK)
+
     def wire(self, digits: int = 6) -> dict[str, Any]:
         price = self.instrument.price
         average = None if not self.filled else round(self.paid / self.filled * self.instrument.root.tick_size, 9)

@@ -85,7 +85,8 @@ class Matcher:
         if not market.priced or not _reached(order, market.last):
             return False
         ticks = market.last
-        if order.limit is not None and not arriving:
+        if order.limited and not arriving:
+            assert order.limit is not None
             ticks = order.limit
         size = min(order.remaining, self._settings.liquidity or order.remaining)
         self.fill(order, size, ticks)
@@ -192,14 +193,14 @@ class Matcher:
 
 def _reached(order: SimOrder, last: int) -> bool:
     """Whether the market stands where the order fills. A stop-limit that was reached once is a limit from then on."""
-    if order.type == OrderType.MARKET:
-        return True
-    if order.stop is not None and not order.triggered:
+    if order.stops and not order.triggered:
+        assert order.stop is not None
         order.triggered = last >= order.stop if order.buys else last <= order.stop
         if not order.triggered:
             return False
-    if order.limit is None:
+    if not order.limited:
         return True
+    assert order.limit is not None
     return last <= order.limit if order.buys else last >= order.limit
 
 

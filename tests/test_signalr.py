@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topstep_sync.events import QuoteEvent
@@ -171,6 +171,24 @@ def test_any_bytes_give_messages_or_a_fault(data: bytes) -> None:
     """No input raises; a fault is always the last message."""
     messages = flat(shaken(market_decoder()).receive(data))
     assert all(not isinstance(m, Fault) for m in messages[:-1])
+
+
+PIECES = st.sampled_from(
+    [*SPEECH, b"\x1e", b"{}", b"{", b"}", b",", b"[", b"]", b'"', b"\xff", b"null", b"1e999", b"\\u0000"]
+)
+
+
+@pytest.mark.nightly
+@settings(max_examples=1_000_000)
+@given(st.lists(st.one_of(PIECES, st.binary(max_size=8)), max_size=20).map(b"".join), st.integers(0, 200))
+def test_fuzz(data: bytes, cut: int) -> None:
+    """A million mixtures of records and rubbish: never an exception, and any cut gives the same messages."""
+    whole = flat(shaken(market_decoder()).receive(data))
+    protocol = shaken(market_decoder())
+    parts = flat(protocol.receive(data[:cut]))
+    if not any(isinstance(message, Fault) for message in parts):
+        parts += flat(protocol.receive(data[cut:]))
+    assert [type(message) for message in whole] == [type(message) for message in parts]
 
 
 @given(st.text(min_size=1), st.lists(st.one_of(st.integers(-(2**53), 2**53), st.text(), st.none())))

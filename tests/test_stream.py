@@ -161,6 +161,28 @@ def test_health_tells_the_truth(gateway: Any, session: Session) -> None:
         assert (0, {}) == (stream.health().user.reconnects, dict(stream.health().user.since_data))
 
 
+@pytest.mark.slow
+def test_many_threads_subscribe_and_let_go(gateway: Any, session: Session) -> None:
+    """Whoever subscribes while the last one lets go gets a connection all the same."""
+    gateway.set_market_rate(50.0)
+    troubles: list[BaseException] = []
+
+    def work(contract: str) -> None:
+        try:
+            for _ in range(10):
+                with session.subscribe(quotes=[contract]) as events:
+                    events.wait_for(lambda event: isinstance(event, QuoteEvent), 10)
+        except BaseException as error:
+            troubles.append(error)
+
+    threads = [threading.Thread(target=work, args=((MNQ, MES)[i % 2],)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [] == troubles
+
+
 ############################################ against hubs that do anything ############################################
 
 

@@ -77,7 +77,7 @@ class SignalRConnectionManager:
         self._callbacks = CallbackSink(event_router, f"topstep-{name}-callbacks", clock) if sink is None else None
         self._sink: Sink = sink or self._callbacks  # type: ignore[assignment]
         self.subscriptions, self._outbox = Subscriptions(), Outbox()
-        self._lock = threading.Lock()  # guards start and stop: thread, waker
+        self._lock = threading.Lock()  # one start or stop at a time: thread, waker; held while the thread ends
         self._waker: Waker | None = None
         self._thread: threading.Thread | None = None
         self._state = State.DISCONNECTED
@@ -106,6 +106,8 @@ class SignalRConnectionManager:
             StreamFailed: it gave up for good; the message says why.
         """
         with self._lock:
+            if self._waker is not None and self._waker.stopped:
+                self._join()
             if self._thread is None or not self._thread.is_alive():
                 self._step(Event.CONNECT)
                 self._settled.clear()
@@ -122,16 +124,19 @@ class SignalRConnectionManager:
     def disconnect(self) -> None:
         """The connection is closed, politely if the hub listens, and the thread ends within a second; idempotent."""
         with self._lock:
-            thread, waker = self._thread, self._waker
-            self._thread = None
-        if waker is not None:
-            waker.stop()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(JOIN)
-        if self._state is State.FAILED:
-            self._step(Event.DISCONNECT)
+            if self._waker is not None:
+                self._waker.stop()
+            self._join()
+            if self._state is State.FAILED:
+                self._step(Event.DISCONNECT)
         if self._callbacks is not None:
             self._callbacks.close()
+
+    def _join(self) -> None:
+        """The owner's thread has ended, unless it is the caller; it needs well below a second, and no lock of ours."""
+        assert self._lock.locked()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(JOIN)
 
     close = disconnect
 

@@ -203,6 +203,10 @@ class Stream:
                 self._hubs["user"].connection.wake()
         for hub in idle:
             hub.connection.disconnect()
+            with self._lock:
+                wanted_again = bool(hub.feed.routes) and not self._closed
+            if wanted_again:  # somebody subscribed while the connection was ending
+                hub.connection.connect(timeout=0)
 
     def _watched(self) -> set[int]:
         return {account for route in self._user.routes for account in route.wanted}

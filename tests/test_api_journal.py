@@ -1,5 +1,6 @@
 """The journal of intents."""
 
+import gc
 import os
 import stat
 import subprocess
@@ -63,20 +64,17 @@ def test_a_torn_line_is_survived(tmp_path_factory: pytest.TempPathFactory, cut: 
     journal.write(intent("whole"), 1.0)
     first = path.read_bytes()
     journal.write(intent("torn"), 1.0)
-    journal.close()
     both = path.read_bytes()
     path.write_bytes(both[: len(first) + min(cut, len(both) - len(first) - 1)] + tail.replace(b"\n", b""))
     again = Journal(path)
     again.write(intent("after"), 1.0)
     tags = [line.tag for line in again.lines()]
     assert ("whole", "after") == (tags[0], tags[-1])
-    again.close()
-    again.close()
 
 
 def test_the_file_is_its_owners(tmp_path: Path) -> None:
     """What somebody trades is nobody else's business."""
-    Journal(tmp_path / "j").close()
+    Journal(tmp_path / "j")
     assert 0o600 == stat.S_IMODE((tmp_path / "j").stat().st_mode)
 
 
@@ -113,3 +111,14 @@ def test_a_write_that_fell_short_is_an_error(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "write", lambda file, data: len(data) - 1)
     with pytest.raises(OSError, match="only a part of the line"):
         journal.write(intent("a"), 1.0)
+
+
+def test_the_file_is_closed_with_its_last_holder(tmp_path: Path) -> None:
+    """A journal that nobody holds any more has no open file."""
+    journal = Journal(tmp_path / "j")
+    file = journal._file
+    os.fstat(file)
+    del journal
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)

@@ -375,6 +375,19 @@ def test_what_cannot_be_read_is_not_called_flat(model: GatewayModel, rooms: Room
     assert ["reading the positions"] == [failure.what for failure in report.failures]
 
 
+def test_what_can_be_read_is_acted_upon(model: GatewayModel, rooms: Rooms) -> None:
+    """One source that fails does not keep the others' orders and positions from being cancelled and closed."""
+    rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    rooms.orders.buy(ACCOUNT, MES.id, 1)
+    model.faults = {"Order/v2/query": ["500"] * 999}
+    report = rooms.flatten(ACCOUNT, timeout=5)
+    assert (False, False, ()) == (bool(report), report.verified, report.orders_left)
+    assert (1, (MES.id,)) == (len(report.cancelled), report.closed)
+    assert ["reading the orders"] == [failure.what for failure in report.failures]
+    with pytest.raises(errors.TransientError):
+        rooms.orders.working(ACCOUNT)
+
+
 def test_a_kill_switch_ends_with_the_session(model: GatewayModel) -> None:
     """A closed session does one round, and reports."""
     closed = threading.Event()

@@ -4,9 +4,9 @@ One JSON line each, appended with one write and synced before the order is sent.
 only; it holds accounts, contracts and sizes, and no secret. A line that a crash has torn is skipped.
 """
 
-import contextlib
 import logging
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -47,6 +47,9 @@ class Journal:
         self.path = Path(path)
         self._encoder = msgspec.json.Encoder()
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        # Closed when nobody holds the journal any more: closed earlier, its number could be another file's by the time
+        # that an order in flight writes its outcome.
+        weakref.finalize(self, os.close, self._file)
         self._mend()
 
     def write(self, entry: Intent, now: float, *, about_to_send: bool = False) -> None:
@@ -91,13 +94,6 @@ class Journal:
             if line.tag == tag:
                 found = line
         return found
-
-    def close(self) -> None:
-        """The file is closed; whatever was written stays."""
-        file, self._file = self._file, -1
-        if file >= 0:
-            with contextlib.suppress(OSError):
-                os.close(file)
 
     def _mend(self) -> None:
         """A torn last line is ended, so that the next one begins on its own."""

@@ -88,10 +88,26 @@ class Lookup:
         return None
 
     def working(self, account_id: int, contract_id: str | None = None) -> list[Order]:
-        """Every order that may still fill, bracket legs that wait for their entry included where the gateway tells."""
-        found = {order.id: order for order in self._open(account_id, 0.0)}
-        found.update((order.id, order) for order in self._working(account_id, 0.0))
-        return [order for order in found.values() if contract_id in (None, order.contract_id)]
+        """Every order that may still fill, bracket legs that wait for their entry included where the gateway tells.
+
+        Raises:
+            RequestError: a source did not answer.
+        """
+        orders, failed = self.working_seen(account_id, contract_id)
+        if failed is not None:
+            raise failed
+        return orders
+
+    def working_seen(self, account_id: int, contract_id: str | None) -> tuple[list[Order], TopstepError | None]:
+        """The same as far as the gateway answers, and what kept it from telling all."""
+        found: dict[int, Order] = {}
+        failed: TopstepError | None = None
+        for source in (self._open, self._working):
+            try:
+                found.update((order.id, order) for order in source(account_id, 0.0))
+            except TopstepError as error:
+                failed = error
+        return [order for order in found.values() if contract_id in (None, order.contract_id)], failed
 
     def _recent(self, account_id: int, since: float) -> list[Order]:
         start = datetime.fromtimestamp(max(0.0, since + self._skew() - self._config.search_margin), UTC)

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from topstep_sync.api.changing import CANCEL
 from topstep_sync.api.lookup import Lookup
@@ -26,8 +26,6 @@ from topstep_sync.models import Order, OrderStatus, Position, Record
 SIDE_BY_SIDE: Final = 8
 ROUND: Final = (0.1, 0.25, 0.5, 1.0)  # seconds between rounds; the last one repeats
 SETTLING: Final = 2.0  # GUESS: seconds until a confirmed close shows in the positions
-
-T = TypeVar("T")
 
 log = logging.getLogger("topstep_sync.orders")
 
@@ -84,8 +82,9 @@ class _Sweep:
         self._account_id = account_id
         self._contract_id = contract_id
         self._closes = closes
-        self._orders: list[Order] | None = None
-        self._positions: list[Position] | None = None if closes else []
+        self._orders: list[Order] = []
+        self._positions: list[Position] = []
+        self._unread: set[str] = set()  # what did not answer when it was read last
         self._cancelled: dict[int, None] = {}
         self._closed: dict[str, None] = {}
         self._failures: dict[str, str] = {}
@@ -96,7 +95,7 @@ class _Sweep:
         with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="topstep-sweep") as pool:
             for number in itertools.count():
                 self._read(pool)
-                if self._orders == [] and self._positions == []:
+                if not (self._orders or self._positions or self._unread):
                     break
                 pause = ROUND[min(number, len(ROUND) - 1)]
                 if not deadline.allows(pause) or self._owner.closed.is_set():
@@ -106,21 +105,26 @@ class _Sweep:
         return self._report()
 
     def _read(self, pool: ThreadPoolExecutor) -> None:
-        """What is there. What cannot be read is not known, and not taken as empty."""
-        orders = pool.submit(self._owner.lookup.working, self._account_id, self._contract_id)
+        """What is there. What cannot be read is not known, and not taken as empty; what can be is acted upon."""
+        orders = pool.submit(self._owner.lookup.working_seen, self._account_id, self._contract_id)
         if self._closes:
-            positions = pool.submit(self._owner.positions.urgent, self._account_id)
-            self._positions = self._known("reading the positions", positions)
-        self._orders = self._known("reading the orders", orders)
+            self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id))
+        self._orders, trouble = orders.result()
+        self._known("reading the orders", trouble)
 
-    def _known(self, what: str, found: Future[list[T]]) -> list[T] | None:
+    def _read_positions(self, found: Future[list[Position]]) -> None:
         try:
-            known = list(found.result())
+            self._positions, trouble = found.result(), None
         except TopstepError as error:
-            self._failures[what] = f"{type(error).__name__}: {error}"
-            return None
+            self._positions, trouble = [], error
+        self._known("reading the positions", trouble)
+
+    def _known(self, what: str, trouble: TopstepError | None) -> None:
+        self._unread.discard(what)
         self._failures.pop(what, None)
-        return known
+        if trouble is not None:
+            self._unread.add(what)
+            self._failures[what] = f"{type(trouble).__name__}: {trouble}"
 
     def _act(self, pool: ThreadPoolExecutor) -> None:
         work = [*self._cancellations(), *self._closings()]
@@ -128,7 +132,7 @@ class _Sweep:
             self._note(item, error)
 
     def _cancellations(self) -> Iterator[Work]:
-        orders = [order for order in self._orders or [] if order.status is not OrderStatus.PENDING_CANCELLATION]
+        orders = [order for order in self._orders if order.status is not OrderStatus.PENDING_CANCELLATION]
         # A leg that waits for its entry goes with it; what its own cancellation does is not documented.
         for order in [order for order in orders if order.status is not OrderStatus.SUSPENDED] or orders:
             request = ByOrder(account_id=self._account_id, order_id=order.id)
@@ -136,7 +140,7 @@ class _Sweep:
 
     def _closings(self) -> Iterator[Work]:
         now = self._owner.clock.monotonic()
-        for position in self._positions or []:
+        for position in self._positions:
             if self._not_before.get(position.contract_id, now) <= now:
                 request = ClosePosition(account_id=self._account_id, contract_id=position.contract_id)
                 yield Work(f"closing {position.contract_id}", position.contract_id, CLOSE, request)
@@ -165,16 +169,15 @@ class _Sweep:
             self._not_before[work.key] = self._owner.clock.monotonic() + (self._owner.horizon if lost else SETTLING)
 
     def _report(self) -> Report:
-        orders, positions = self._orders or [], self._positions or []
-        left, held = {order.id for order in orders}, {position.contract_id for position in positions}
-        verified = self._orders is not None and self._positions is not None
-        done = verified and not left and not held
+        left = {order.id for order in self._orders}
+        held = {position.contract_id for position in self._positions}
+        done = not (left or held or self._unread)
         return Report(
             account_id=self._account_id,
             cancelled=tuple(order_id for order_id in self._cancelled if order_id not in left),
             closed=tuple(contract_id for contract_id in self._closed if contract_id not in held),
-            orders_left=tuple(orders),
-            positions_left=tuple(positions),
+            orders_left=tuple(self._orders),
+            positions_left=tuple(self._positions),
             failures=() if done else tuple(Failure(what=w, error=e) for w, e in self._failures.items()),
-            verified=verified,
+            verified=not self._unread,
         )

@@ -137,6 +137,14 @@ class TestLeases:
         assert limiter.try_acquire(CANCEL) is not None
         limiter.close()
 
+    def test_nothing_for_the_urgent_is_nothing_for_anybody(self, clock: WatchedClock, store: Store) -> None:
+        """When even a cancel finds no permit, an ordinary call need not ask."""
+        limiter = make(clock, store, general_limit=1)
+        limiter.acquire(ORDERS).done()
+        assert (None, None) == (limiter.try_acquire(CANCEL), limiter.try_acquire(ORDERS))
+        assert ([False, True], 0.25) == ([ask.urgent for ask in store.asks], limiter.get_wait_time(ORDERS))
+        limiter.close()
+
     def test_a_refusal_ends_the_leases_at_hand(self, clock: WatchedClock, store: Store) -> None:
         """What was leased before the gateway said no is given back unused."""
         limiter = make(clock, store, general_limit=1000)

@@ -17,6 +17,7 @@ from limiter_world import BARS, CANCEL, ORDERS, PING, Naive, WatchedClock
 from topstep_sync.clock import Deadline, ManualClock
 from topstep_sync.config import Config, RateConfig
 from topstep_sync.errors import ConfigError, Fate, InvalidRequest, RateLimitTimeout, SessionClosed
+from topstep_sync.http import rate_limiter
 from topstep_sync.http.lane import Permit
 from topstep_sync.http.rate_limiter import REMEMBERED, RateLimiter
 
@@ -592,13 +593,14 @@ class TestRace:
         assert (0, 1) == (limiter.budget()["general"].used, fill(limiter))
 
 
-def test_what_a_child_process_does_first() -> None:
+def test_what_a_child_process_does_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent's calls in flight count as complete after the time of grace, and nobody waits."""
     clock = WatchedClock()
     limiter = make(clock, general_limit=2)
+    monkeypatch.setattr(rate_limiter, "_LIMITERS", {limiter})
     permit = limiter.acquire(ORDERS)
     limiter.acquire(ORDERS).done()
-    limiter._forked()
+    rate_limiter._after_fork()
     assert (10.0, 2, 0) == (
         limiter.get_wait_time(ORDERS), limiter.budget()["general"].used, limiter.get_stats()["general"]["in_flight"]
     )  # fmt: skip

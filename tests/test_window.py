@@ -250,6 +250,12 @@ class TestRest:
         full.orphan(5.0)
         assert (0, [0.0, 15.0]) == (full.flying, [full.take(0.0, False), full._until_free(0.0, 0)])
 
+    def test_more_calls_than_the_limit(self) -> None:
+        """Where others' late reports fill more than the window, the newest calls are of no age."""
+        full = window(limit=2)
+        full.taken = 5
+        assert 0.0 == full.age(100.0)
+
     def test_an_orphaned_probe_is_lost(self) -> None:
         """The next call probes in its stead."""
         full = window()

@@ -18,7 +18,7 @@ from topstep_sync.clock import Deadline, ManualClock
 from topstep_sync.config import Config, RateConfig
 from topstep_sync.errors import ConfigError, Fate, InvalidRequest, RateLimitTimeout, SessionClosed
 from topstep_sync.http import rate_limiter
-from topstep_sync.http.lane import Permit
+from topstep_sync.http.permit import Permit
 from topstep_sync.http.rate_limiter import REMEMBERED, RateLimiter
 
 SMALL: dict[str, Any] = {

@@ -15,8 +15,9 @@ from topstep_sync.errors import InvalidRequest
 from topstep_sync.http import routes
 from topstep_sync.http.budgets import Budgets
 from topstep_sync.http.courier import Courier
-from topstep_sync.http.lane import Lane, Permit
+from topstep_sync.http.lane import Lane
 from topstep_sync.http.line import Waiter
+from topstep_sync.http.permit import Permit
 from topstep_sync.http.shared_lane import SharedLane
 from topstep_sync.http.sharing import Rules, SharedBudget
 

@@ -10,8 +10,9 @@ from topstep_sync.clock import Clock
 from topstep_sync.config import RateConfig
 from topstep_sync.errors import BudgetUnavailable
 from topstep_sync.http.budgets import ClassBudget
-from topstep_sync.http.lane import Lane, LatePermit, Permit
+from topstep_sync.http.lane import Lane
 from topstep_sync.http.line import Waiter
+from topstep_sync.http.permit import LatePermit, Permit
 from topstep_sync.http.sharing import DONE, GAVE_UP, REFUSED, UNUSED, USABLE, Answer, Ask, Ended, Rules
 from topstep_sync.http.window import Window
 

@@ -1,13 +1,19 @@
 """The control API, spoken to as a client in another language would."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.hub_wire import opened
 from topstep_sync.simulator.control import match, routes
 from topstep_sync.simulator.control_routes import ROUTES
+from topstep_sync.testing import Gateway
 
 MNQ = "CON.F.US.MNQ.Z26"
 
@@ -141,10 +147,18 @@ def test_bad_fault_is_400_with_words(remote: Remote, body: Any, words: str) -> N
         "/accounts/1",
         "/orders/1/fill?size=1&price=1",
         "/hubs/user/blast",
+        "/hubs/user/blast?count=1&burst=1000000000",
+        "/hubs/user/blast?count=1&size=0",
+        "/clock/advance?seconds=1e18",
+        "/clock/speed?speed=1e300",
+        "/tokens/lifetime?seconds=1e300",
+        "/market/rate?eventsPerSecond=-1",
+        f"/market?contractId={MNQ}&price=1e300",
+        "/hubs/replay?path=/nowhere/at/all",
     ],
 )
 def test_bad_parameters_are_400_with_words(remote: Remote, path: str) -> None:
-    """A parameter that is missing or makes no sense is refused with words."""
+    """A parameter that is missing, makes no sense, or would keep the gateway busy for ever is refused with words."""
     answer = remote.raw("POST", path, json={})
     assert 400 == answer.status_code
     assert answer.json()["error"]
@@ -273,3 +287,53 @@ def test_every_route_can_be_reached() -> None:
     for method, pattern in ROUTES:
         path = pattern.replace("{hub}", "user").replace("{target}", "X").replace("{id}", "1")
         assert method in {found for found, _, _ in match(path)}
+
+
+def test_the_snapshot_tells_no_bodies(remote: Remote, gateway: Any) -> None:
+    """What the status page gets holds no request bodies, and so no keys."""
+    assert gateway.api_key not in str(remote.get("/state"))
+    assert gateway.api_key in str(remote.get("/requests"))
+
+
+def test_a_body_beyond_all_measure_is_413(remote: Remote) -> None:
+    """A body above the gateway's limit is not collected."""
+    assert 413 == remote.raw("POST", "/hubs/all/raw", data=b"x" * 31_000_000).status_code
+
+
+FREE = [
+    (method, path) for method, path in ROUTES if path not in ("/clock/advance", "/hubs/{hub}/blast", "/clock/speed")
+]
+words = (
+    st.text(max_size=6) | st.integers().map(str) | st.floats().map(str) | st.sampled_from([MNQ, "user", "all", "fin"])
+)
+
+bodies = st.recursive(words, lambda inner: st.lists(inner) | st.dictionaries(words, inner))
+PARAMETERS = ["kind", "window", "price", "contractId", "size", "count", "how", "path", "number", "id"]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Any]:
+    with Gateway(market_rate=0.0) as gateway:
+        yield Remote(gateway)
+
+
+@given(
+    route=st.sampled_from(FREE),
+    named=st.dictionaries(st.sampled_from(PARAMETERS), words),
+    parts=st.tuples(words, words),
+    body=st.binary(max_size=40) | bodies.map(lambda value: json.dumps(value).encode()),
+)  # fmt: skip
+def test_anything_said_to_it_is_answered(shared: Remote, route: Any, named: Any, parts: Any, body: bytes) -> None:
+    """Whatever is asked, the answer is a success or a refusal with words, never a breakdown."""
+    method, path = route
+    for name, value in zip(("{hub}", "{id}", "{target}"), (*parts, parts[0]), strict=True):
+        path = path.replace(name, quote(value, safe="") or "x")
+    named = {"seconds": "0.01", **named}
+    answer = shared.raw(method, path, params=named, data=body)
+    assert answer.status_code in (200, 204, 400, 404, 405), answer.text
+    assert answer.ok or answer.json()["error"] is not None
+
+
+def test_json_without_end_is_refused(remote: Remote) -> None:
+    """A body nested beyond all measure is refused like any other nonsense."""
+    assert 400 == remote.raw("POST", "/hubs/all/send/X", data=b"[" * 100_000).status_code

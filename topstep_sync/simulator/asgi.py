@@ -49,11 +49,14 @@ async def read_body(receive: Receive) -> bytes:
     """
     message = await receive()
     body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            raise TooLarge
+    if message.get("more_body"):
+        whole = bytearray(body)
+        while message.get("more_body"):
+            message = await receive()
+            whole += message.get("body", b"")
+            if len(whole) > MAX_BODY:
+                raise TooLarge
+        body = bytes(whole)
     if message["type"] == "http.disconnect":
         raise Gone
     return body

@@ -12,7 +12,18 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from topstep_sync.simulator.asgi import JSON, Answer, Receive, Scope, Send, header, read_body, send_answer
+from topstep_sync.simulator.asgi import (
+    JSON,
+    Answer,
+    Gone,
+    Receive,
+    Scope,
+    Send,
+    TooLarge,
+    header,
+    read_body,
+    send_answer,
+)
 from topstep_sync.simulator.control_routes import ROUTES, Ask, Handler
 from topstep_sync.simulator.hub_server import Hubs
 from topstep_sync.simulator.world import World
@@ -20,6 +31,8 @@ from topstep_sync.simulator.world import World
 log = logging.getLogger("topstep_sync.simulator")
 
 PREFIX: Final = "/control"
+# What a parameter or a body can be wrong by; anything else is a bug, and shows as one.
+_REFUSALS: Final = (ValueError, KeyError, OverflowError, OSError, RecursionError, TypeError)
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -48,10 +61,14 @@ class Control:
             )
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         try:
-            ask = Ask(self._world, self._hubs, names, query, await read_body(receive))
+            body = await read_body(receive)
+        except (TooLarge, Gone) as error:
+            return _json(413, {"error": f"the body did not arrive: {type(error).__name__}"})
+        try:
+            ask = Ask(self._world, self._hubs, names, query, body)
             answer = handler(ask)
             content = await answer if inspect.isawaitable(answer) else answer
-        except (ValueError, KeyError, OverflowError, OSError) as error:
+        except _REFUSALS as error:
             log.info("! control %s %s: %s", scope["method"], path, error)
             return _json(400, {"error": str(error)})
         return Answer(204) if content is None else _json(200, content)

@@ -14,6 +14,9 @@ from topstep_sync.simulator.hub_server import ALL, Hubs
 from topstep_sync.simulator.recording import read
 from topstep_sync.simulator.world import World
 
+WEEK: Final = 7 * 86400.0
+YEAR: Final = 366 * 86400.0
+
 _DROP_WORDS: Final = {"error": "close", "error-reconnect": "close-reconnect"}  # the reference gateway's
 
 
@@ -41,6 +44,13 @@ class Ask(NamedTuple):
             raise ValueError(f"parameter {name!r} is {text!r}; expected a number") from None
         if not math.isfinite(value):
             raise ValueError(f"parameter {name!r} is {text!r}; expected a finite number")
+        return value
+
+    def within(self, name: str, least: float, most: float) -> float:
+        """A number between two bounds, beyond which the gateway would be busy or broken for ever."""
+        value = self.number(name)
+        if not least <= value <= most:
+            raise ValueError(f"parameter {name!r} is {value:g}; expected {least:g} to {most:g}")
         return value
 
     def whole(self, name: str, default: int | None = None) -> int:
@@ -95,23 +105,23 @@ def hub_connections(ask: Ask) -> Any:
 
 
 def price(ask: Ask) -> None:
-    ask.world.markets.set_price(ask.text("contractId"), ask.number("price"))
+    ask.world.markets.set_price(ask.text("contractId"), ask.within("price", -1e9, 1e9))
 
 
 def rate(ask: Ask) -> None:
-    ask.world.markets.set_rate(ask.number("eventsPerSecond"))
+    ask.world.markets.set_rate(ask.within("eventsPerSecond", 0, 1e5))
 
 
 def advance(ask: Ask) -> None:
-    ask.world.clock.advance(ask.number("seconds"))
+    ask.world.clock.advance(ask.within("seconds", 0, WEEK))
 
 
 def speed(ask: Ask) -> None:
-    ask.world.clock.set_speed(ask.number("speed"))
+    ask.world.clock.set_speed(ask.within("speed", 0, 1e6))
 
 
 def lifetime(ask: Ask) -> None:
-    ask.world.tokens.lifetime = ask.number("seconds")
+    ask.world.tokens.lifetime = ask.within("seconds", -YEAR, YEAR)
 
 
 def account(ask: Ask) -> None:

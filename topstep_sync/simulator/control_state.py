@@ -47,7 +47,7 @@ def snapshot(world: World, hubs: Hubs) -> dict[str, Any]:
         "limits": {kind: limits(world, kind) for kind in (GENERAL, HISTORY)},
         "hubs": [record(connection) for connection in open_connections(hubs)],
         "faults": faults(world),
-        "requests": [arrival(row) for row in newest(world.evidence.arrivals)],
+        "requests": [arrival(row, body=False) for row in newest(world.evidence.arrivals)],
         "hubEvents": [record(row) for row in newest(hubs.history)],
     }
 
@@ -112,9 +112,9 @@ def faults(world: World) -> list[dict[str, Any]]:
     return [record(rule) for rule in world.faults.rules]
 
 
-def arrival(row: Arrival) -> dict[str, Any]:
-    """A request as the control API tells it: the reference gateway's words, and the body."""
-    told = record(row)
+def arrival(row: Arrival, *, body: bool = True) -> dict[str, Any]:
+    """A request as the control API tells it: the reference gateway's words, and the body, which may hold a key."""
+    told = record(row if body else msgspec.structs.replace(row, body=b""))
     return {**told, "kind": told.pop("window")}
 
 

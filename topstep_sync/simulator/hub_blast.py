@@ -9,6 +9,11 @@ from topstep_sync.simulator.hub_frames import frame_head
 from topstep_sync.simulator.hub_socket import HubSocket
 
 CONTRACT: Final = "CON.F.US.MNQ.Z26"
+MOST_RECORDS: Final = 10_000
+"""Records a message may have."""
+MOST_BYTES: Final = 1024 * 1024
+"""Bytes a record may have."""
+
 _CHUNK: Final = 256 * 1024  # bytes written at once: big enough that the loop's own cost does not show
 _PACE: Final = 0.01  # seconds between the chunks of a paced blast
 _RECORD: Final = (
@@ -80,11 +85,17 @@ async def blast(
         burst: records a message.
         size: bytes a record, about.
         rate: records a second; 0: as fast as the slowest connection takes them.
+
+    Raises:
+        ValueError: a message or a record beyond all measure.
     """
+    for name, value, most in (("burst", burst, MOST_RECORDS), ("size", size, MOST_BYTES)):
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} of a blast is {value}; expected 1 to {most}")
     loop = asyncio.get_running_loop()
     start, sent = loop.time(), 0
     most = max(1, int(rate * _PACE)) if rate > 0 else count
-    for number, data in chunks(count, max(1, burst), size, contract_id, most):
+    for number, data in chunks(count, burst, size, contract_id, most):
         taken = [await socket.send_bytes(data) for socket in sockets]
         if not any(taken):
             break

@@ -281,7 +281,7 @@ class Hubs:
     async def blast(self, hub: str, count: int, **options: Any) -> dict[str, Any]:
         """*count* quotes have gone to every connection of *hub*; see `hub_blast.blast` for the options."""
         sockets = [self._sockets[link.id] for link in self.of(hub)]
-        sent, seconds = await blast(sockets, count, **options) if sockets else (0, 0.0)
+        sent, seconds = await blast(sockets, count, **options)
         return {"connections": len(sockets), "sent": sent, "seconds": seconds}
 
     def drop(self, hub: str, how: str) -> int:

@@ -83,7 +83,7 @@ LIBRARIES = {
     "cryptography": {"auth"},
     "filelock": {"auth", "http", "api"},
     "platformdirs": {"auth", "http", "api", "config"},
-    "starlette": {"simulator"}, "uvicorn": {"simulator"}, "websockets": {"simulator"},
+    "uvicorn": {"simulator"}, "httptools": {"simulator"}, "zstandard": {"simulator"},
     "certifi": {"realtime.opening"},
     "click": {"cli", "screens"}, "rich": {"screens"},
     "pandas": {"notebook", "api", "tables"}, "tqdm": {"notebook", "api"}, "IPython": {"notebook"},

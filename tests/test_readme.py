@@ -14,7 +14,7 @@ import readme
 
 import topstep_sync
 
-pytest.importorskip("starlette", reason="the examples run against the simulator")
+pytest.importorskip("uvicorn", reason="the examples run against the simulator")
 
 
 @pytest.fixture(scope="module")

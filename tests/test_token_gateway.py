@@ -14,7 +14,7 @@ from topstep_sync.clock import SYSTEM_CLOCK, ManualClock
 from topstep_sync.errors import AuthenticationError, AuthUnavailable
 from topstep_sync.models import Token
 
-pytest.importorskip("starlette", reason="needs the simulator")
+pytest.importorskip("uvicorn", reason="needs the simulator")
 
 START = 1_790_000_000.0
 

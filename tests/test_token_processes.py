@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from redis_server import needs_redis, running
 
-pytest.importorskip("starlette", reason="needs the simulator")
+pytest.importorskip("uvicorn", reason="needs the simulator")
 
 PROCESSES, THREADS = 4, 16
 

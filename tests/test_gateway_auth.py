@@ -1,5 +1,6 @@
 """The wire of the four auth calls, byte for byte, and what each answer means."""
 
+import contextlib
 import email.utils
 import json
 import traceback
@@ -9,8 +10,11 @@ from typing import Any
 import pytest
 import requests
 import responses
+from hypothesis import given
+from hypothesis import strategies as st
 
 from topstep_sync.auth.gateway_auth import GatewayAuth
+from topstep_sync.auth.jwt import plausible
 from topstep_sync.clock import ManualClock
 from topstep_sync.config import Config
 from topstep_sync.errors import (
@@ -359,3 +363,28 @@ def test_no_reply(error: Exception, kind: type[Exception], wire: responses.Reque
     assert (None, None) == (caught.value.__cause__, caught.value.__context__)
     files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert not any("requests" in name or "urllib3" in name for name in files)
+
+
+############################################## whatever comes back ##############################################
+
+FIELDS = st.dictionaries(
+    st.sampled_from(["success", "errorCode", "errorMessage", "token", "newToken", "more"]),
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=20) | st.lists(st.none(), max_size=2),
+)
+
+
+@given(
+    st.sampled_from([200, 200, 200, 204, 301, 400, 401, 404, 429, 500, 599]),
+    st.binary(max_size=60) | FIELDS.map(lambda fields: json.dumps(fields).encode()),
+    st.dictionaries(st.sampled_from(["Date", "Retry-After"]), st.text(max_size=40)),
+)
+def test_any_answer_is_a_token_or_an_error_of_ours(status: int, body: bytes, headers: dict[str, str]) -> None:
+    """Whatever a gateway, or something in its place, answers: no other exception, and no token that cannot be sent."""
+    auth = GatewayAuth(
+        Config(user_name="joe", api_key=Secret(KEY)), post=lambda *_: (status, headers, body), clock=ManualClock()
+    )
+    for call in (auth.login, lambda: auth.validate(OLD), lambda: auth.logout(OLD)):
+        token = None
+        with contextlib.suppress(APIError):
+            token = call()
+        assert token is None or (plausible(token.value) and token.expires_at - token.issued_at <= DAY)

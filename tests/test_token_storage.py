@@ -25,6 +25,7 @@ from topstep_sync.config import Config
 from topstep_sync.errors import ConfigError, SessionClosed
 from topstep_sync.models import Token
 from topstep_sync.redact import Secret, SecretBytes
+from topstep_sync.session import Session
 
 NOW = 1_790_000_000.0
 VALUE = "eyJtoken.of.joe-1234"
@@ -452,6 +453,15 @@ def test_a_store_that_turns_the_token_away(
     one.save = lambda token: False  # type: ignore[method-assign]
     assert "secret" in TokenManager(None, service, clock=clock, storage=one).get_token()
     assert "newer token" in caplog.text
+
+
+def test_sessions_share_a_token(gateway: Any, path: Path) -> None:
+    """Two programs one after the other, as users write them: one login, and the second's first call works."""
+    config = gateway.config_with(token={"memory_only": False, "storage_path": str(path)})
+    for _ in range(2):
+        with Session(config=config) as session:
+            assert session.accounts.search()
+    assert 1 == sum(arrival.path.lower().endswith("loginkey") for arrival in gateway.requests)
 
 
 def test_closing_ends_the_wait_for_the_lease(path: Path, clock: ManualClock, service: FakeService) -> None:

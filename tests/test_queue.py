@@ -15,7 +15,7 @@ from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, Gap, OrderEvent, QuoteEvent, TradesEvent
 from topstep_sync.models import Depth, MarketTrade, Quote
 from topstep_sync.realtime.backlog import PILE, Backlog, merged, squeezed
-from topstep_sync.realtime.queue import EventQueue
+from topstep_sync.realtime.queue import EventQueue, Signal
 
 TRADE = MarketTrade(price=1.0, timestamp="2026-11-24T00:00:00Z", type=0, volume=1)  # type: ignore[arg-type]
 
@@ -253,6 +253,27 @@ def test_32_consumers_share_a_queue() -> None:
     for consumer in consumers:
         consumer.join(10)
     assert sorted(range(3200)) == sorted(int(state) for mine in got for state in mine)
+
+
+def test_a_signal_is_an_event() -> None:
+    """Set and cleared any number of times, it lets every waiter pass while it is set, and none after."""
+    signal = Signal()
+    assert (False, False) == (signal.is_set(), signal.wait(0.01))
+    passed: queue.Queue[bool] = queue.Queue()
+    waiters = [threading.Thread(target=lambda: passed.put(signal.wait(5))) for _ in range(32)]
+    for waiter in waiters:
+        waiter.start()
+    setters = [threading.Thread(target=signal.set) for _ in range(32)]
+    for setter in setters:
+        setter.start()
+    assert [True] * 32 == [passed.get(timeout=5) for _ in range(32)]
+    for thread in waiters + setters:
+        thread.join(5)
+    signal.set()
+    assert (True, True) == (signal.is_set(), signal.wait())
+    signal.clear()
+    signal.clear()
+    assert (False, False) == (signal.is_set(), signal.wait(0.0))
 
 
 def test_drain_waits_for_the_first_event_only() -> None:

@@ -179,6 +179,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(0)
 @settings(max_examples=1_000_000)
 @given(st.lists(st.one_of(PIECES, st.binary(max_size=8)), max_size=20).map(b"".join), st.integers(0, 200))
 def test_fuzz(data: bytes, cut: int) -> None:

@@ -379,6 +379,37 @@ def test_another_account_is_added_to_a_stream_that_runs(hubs: Hubs) -> None:
     assert not undo.is_alive()
 
 
+def test_an_account_that_is_added_during_a_snapshot_gets_its_own(hubs: Hubs) -> None:
+    """The snapshot under way does not know it, so another follows, and no event of it is lost meanwhile."""
+    events, first = hubs.subscribe(accounts=[5])
+    hubs.gate.clear()
+    first.rst()
+    peer = hubs.again()
+    assert soon(lambda: len(hubs.asked) == 2)
+    threading.Thread(target=lambda: peer.agree(3), daemon=True).start()
+    other = hubs.stream.subscribe(accounts=[6], wait=0)
+    assert soon(lambda: len(hubs.stream._hubs["user"].connection.subscriptions.standing()) == 7)
+    peer.send(told("GatewayUserTrade", {**trade(9), "accountId": 6}))
+    hubs.gate.set()
+    assert 9 == other.wait_for(lambda event: isinstance(event, TradeEvent), 5).data.id
+    assert soon(lambda: hubs.stream.state.reconciled)
+    assert [[5], [5], [6]] == [ids for ids, _ in hubs.asked]
+    assert 1 == len(only(events.drain(), Reconnected))
+
+
+def test_accounts_let_go_during_a_gap_are_not_asked_for(hubs: Hubs) -> None:
+    """Nobody is left who would want to know; a queue of quotes goes on."""
+    one, first = hubs.subscribe(accounts=[5])
+    two, _ = hubs.subscribe(count=1, quotes=[MNQ])
+    hubs.gate.clear()
+    first.rst()
+    hubs.user.shaken()
+    one.close()
+    hubs.gate.set()
+    assert [] == [event for event in settled(two, 0.2) if event.kind == "reconnected"]
+    assert (1, {}) == (len(hubs.asked), dict(hubs.stream.state.accounts))
+
+
 def test_a_conflict_is_told_and_not_fought(hubs: Hubs) -> None:
     """GatewayLogout becomes an event, and the way back starts at the third step."""
     hubs.stream = hubs.make(backoff_seconds=(0.0, 0.0, 0.4))

@@ -339,6 +339,7 @@ def test_a_frozen_server_is_left_and_met_again() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(0)
 def test_a_server_frozen_for_45_seconds() -> None:
     """The same with the default timers."""
     frozen(45.0)
@@ -409,6 +410,7 @@ def test_tls_with_its_own_certificate(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(0)
 def test_a_thousand_tls_connections_under_flood(tmp_path: Path) -> None:
     """A flood in, calls out, over TLS: no connection is lost that nobody cut."""
     certificate = tmp_path / "gateway.pem"

@@ -15,6 +15,7 @@ from pathlib import Path
 import topstep_sync
 from topstep_sync import errors
 from topstep_sync.config import Config, Part
+from topstep_sync.simulator.reference import markdown
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -97,7 +98,12 @@ def states() -> str:
     return "\n\n".join(texts)
 
 
-PARTS = {"settings": settings, "errors": tree, "states": states, "reference": reference}
+def simulator() -> str:
+    """The tables of everything the simulator can do."""
+    return markdown().rstrip()
+
+
+PARTS = {"settings": settings, "errors": tree, "states": states, "reference": reference, "simulator": simulator}
 
 
 def between(name: str) -> re.Pattern[str]:

@@ -172,6 +172,10 @@ def test_a_distance_is_no_trail_price(model: GatewayModel, rooms: Rooms, order: 
     with_bars(model, 21000.0)
     with pytest.raises(errors.InvalidRequest, match="expected an absolute price"):
         rooms.orders.modify(order, trail_price=10.0)
+    with pytest.raises(errors.InvalidRequest, match="expected an absolute price"):
+        rooms.orders.sell(ACCOUNT, MNQ, 1, trail_price=10.0)
+    model.clock.advance(300)
+    assert rooms.orders.sell(ACCOUNT, MNQ, 1, trail_price=10.0)  # an old price proves nothing: the gateway decides
 
 
 def with_bars(model: GatewayModel, price: float) -> None:

@@ -33,6 +33,8 @@ FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SIDE_BY_SIDE: Final = 4  # pulls at a time; the rate limit is reached with two on a fast line
 LISTED: Final = 4  # GUESS: months before a window that a contract traded in it may expire: the quarter, and one more
 
+WEEK: Final = 7 * 86400.0  # seconds; over a weekend and a holiday the latest price is still the latest
+
 log = logging.getLogger("topstep_sync.history")
 
 opened = attrgetter("t")
@@ -169,11 +171,16 @@ class HistoryApi:
         chain = [*self._contracts.earlier(newest, count), newest]
         return build(chain, length, first, last, adjust, functools.partial(self.bars, live=live))
 
-    def last_price(self, contract_id: str | Contract) -> float | None:
-        """The latest price by the newest bar, the forming one included; `None` where there is none of the last week."""
+    def last_price(self, contract_id: str | Contract, within: float = WEEK) -> float | None:
+        """The latest price by the newest bar, the forming one included; `None` where there is none.
+
+        Args:
+            within: seconds ago that the bar may have opened.
+        """
         end = datetime.fromtimestamp(self._clock.epoch(), UTC)
+        begin = end - timedelta(seconds=within)
         try:
-            found = self.bars(contract_id, "1m", start=end - timedelta(days=7), end=end, limit=1, partial=True)
+            found = self.bars(contract_id, "1m", start=begin, end=end, limit=1, partial=True)
         except RequestError as error:
             log.info("! no latest price of %s: %s", contract_id, error)
             return None

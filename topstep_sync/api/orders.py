@@ -11,6 +11,7 @@ from topstep_sync.api.arguments import account_number, choice, contract_name, in
 from topstep_sync.api.changing import DAY, Changer
 from topstep_sync.api.contracts import ContractsApi
 from topstep_sync.api.guard import Guard
+from topstep_sync.api.history import WEEK
 from topstep_sync.api.journal import Journal
 from topstep_sync.api.ledger import Intent, Ledger
 from topstep_sync.api.lookup import SEARCH, SEARCH_BY_ID, SEARCH_OPEN, Lookup
@@ -28,13 +29,15 @@ from topstep_sync.messages import ByAccount, OrderFilter, OrdersReply, PlaceOrde
 from topstep_sync.models import Account, Contract, Order, OrderSide, OrderStatus
 from topstep_sync.tables import Rows
 
+FRESH: Final = 120.0  # GUESS: seconds after which the newest minute bar says little about how far a price is from it
+
 
 class OrdersApi:
     """Orders of the user's accounts. Thread-safe.
 
     Args:
         accounts: every account of the user; asked only when a tag is verified that nothing is known about.
-        last_price: contract id → the latest price of the market.
+        last_price: contract and seconds → the latest price of the market, if it is no older.
         guard: the rules under which new risk is refused.
         listen: hears the user hub while an order is placed or waited for.
         skew: seconds the gateway's clock is ahead of ours.
@@ -50,7 +53,7 @@ class OrdersApi:
         config: OrderConfig | None = None,
         clock: Clock = SYSTEM_CLOCK,
         accounts: Callable[[], Iterable[Account]] = tuple,
-        last_price: Callable[[Contract], float | None] = lambda _: None,
+        last_price: Callable[[Contract, float], float | None] = lambda *_: None,
         guard: Guard | None = None,
         listen: Listen | None = None,
         skew: Callable[[], float] = float,
@@ -295,8 +298,8 @@ class OrdersApi:
             order = self._known(account_id, order_id, account, number)
         if order is not None and wish.needs_contract:
             contract = self._contracts.get(order.contract_id)
-        if contract is not None and wish.needs_last:
-            last = self._last_price(contract)
+        if contract is not None:
+            last = self._last(wish, contract)
         request, trail = ticket.revise(wish, account, number, order, contract, last)
         if order is not None and self._guard is not None:
             self._guard.check_change(order, request)
@@ -333,6 +336,12 @@ class OrdersApi:
         given = next((value for value in (order_id, account_id) if isinstance(value, (Order, PlacedOrder))), None)
         return given or self._ledger.order(number) or self.get(account, number)
 
+    def _last(self, wish: ticket.Wish | ticket.Revision, contract: Contract) -> float | None:
+        """The latest price where it matters. To refuse an absolute price by, it must be a fresh one."""
+        if not wish.needs_last:
+            return None
+        return self._last_price(contract, WEEK if wish.trail_price is None else FRESH)
+
     def _ready(self, wish: ticket.Wish, label: str | None, custom_tag: str | None) -> PlaceOrder:
         """The request with its tag, checked against its contract where prices are involved."""
         if label is not None and custom_tag is not None:
@@ -343,5 +352,5 @@ class OrdersApi:
             return draft
         given = wish.contract_id
         contract = given if isinstance(given, Contract) else self._contracts.get(given)
-        last = self._last_price(contract) if wish.needs_last else None
+        last = self._last(wish, contract)
         return ticket.write(wish, draft, contract, last)

@@ -1,5 +1,6 @@
 """Time: the machine's, and the one that tests move."""
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -88,6 +89,16 @@ class TestSystemClock:
     def test_chance_is_a_share(self) -> None:
         """Random numbers lie in [0, 1)."""
         assert all(0.0 <= SYSTEM_CLOCK.random() < 1.0 for _ in range(100))
+
+    def test_chance_leaves_the_programs_own_alone(self) -> None:
+        """A program that seeded `random` draws what it would have drawn without us, and does not make us repeat."""
+        random.seed(7)
+        expected = random.random()
+        random.seed(7)
+        first = SYSTEM_CLOCK.random()
+        assert expected == random.random()
+        random.seed(7)
+        assert first != SYSTEM_CLOCK.random()
 
     def test_repr(self) -> None:
         """The clock shows itself as it is made."""

@@ -46,6 +46,11 @@ class Clock(Protocol):
         ...
 
 
+# A source of its own: programs that seed the module `random` are not disturbed by us, nor we by them; and processes
+# that were forked do not all draw the same jitter.
+_CHANCE: Final = random.SystemRandom()
+
+
 class SystemClock:
     """The machine's own clock."""
 
@@ -68,7 +73,7 @@ class SystemClock:
         return True
 
     def random(self) -> float:
-        return random.random()
+        return _CHANCE.random()
 
     def __repr__(self) -> str:
         return "SystemClock()"

@@ -7,6 +7,15 @@
         bot.buy()
         assert 1 == len(gateway.executed_orders)
 
+What happens to a stream, and what it did:
+
+    gateway.drop_hubs("market", "rst")              # or fin, close, close-reconnect, shutdown, abort, silence
+    gateway.faults.add("hubs/user", "refuse", times=3)
+    gateway.faults.add("GatewayUserTrade", "duplicate")
+    gateway.hubs.send("all", "GatewayLogout")
+    assert ["orders:536"] == list(gateway.hubs.connections[0].topics)
+    gateway.hubs.replay("monday.jsonl.zst", speed=0)
+
 The fixture's market stands still until it is moved. Other switches go into a mark, by the names of
 `topstep_sync.simulator.settings.Settings`: ``@pytest.mark.gateway(market_rate=20, limiter="fixed")``.
 Needs the extra: ``pip install "topstep-sync[simulator]"``.

@@ -16,6 +16,7 @@ from topstep_sync.http.pool import Keeper
 from topstep_sync.http.prepare import Prepared, Reply
 from topstep_sync.http.watch import Watch
 
+PIECE: Final = 64 * 1024  # bytes
 POOLS: Final = 4  # one per set of TLS and proxy settings; more than one are rare
 
 
@@ -88,11 +89,16 @@ class Transport(HTTPAdapter):
     def _body(self, raw: Any) -> bytes:
         """The whole body, unless it is larger than allowed."""
         most = self._http.max_reply_bytes
-        body: bytes = raw.read(most + 1, decode_content=True)
-        if len(body) > most:
-            raw.close()
-            raise errors.BadReply(f"the reply has more than {most} bytes; HttpConfig.max_reply_bytes allows no more")
-        return body
+        # Piece by piece: a read of the whole copies large bodies once more than joining their pieces does.
+        pieces = raw.stream(PIECE, decode_content=True) if hasattr(raw, "stream") else (raw.read(),)
+        found, size = [], 0
+        for piece in pieces:
+            size += len(piece)
+            if size > most:
+                raw.close()
+                raise errors.BadReply(f"the reply has more than {most} bytes; see HttpConfig.max_reply_bytes")
+            found.append(piece)
+        return found[0] if len(found) == 1 else b"".join(found)
 
     def _cut_off(self) -> errors.ReplyLost:
         if self._watch.closed:

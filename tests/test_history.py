@@ -145,6 +145,14 @@ def test_the_estimate_counts_windows_of_the_limit() -> None:
     assert (200 - 50) / 50 * 30.0 == pytest.approx(seen[0].eta, rel=0.02)
 
 
+def test_progress_by_number() -> None:
+    """Where a number of bars was asked for, that is what the share is of."""
+    _, rooms = with_bars(200)
+    seen: list[Progress] = []
+    rooms.history.bars(MNQ, "1m", limit=40, page_size=10, progress=seen.append)
+    assert [0.25, 0.5, 0.75, 1.0] == [p.share for p in seen]
+
+
 def test_nothing_done_yet_has_no_estimate() -> None:
     """A first page that reached nowhere cannot say how long the rest takes; in an empty window nothing is left."""
     clock = GatewayModel().clock

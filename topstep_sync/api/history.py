@@ -216,7 +216,7 @@ class HistoryApi:
 
     def _pages(self, ask: Ask, report: Report | None) -> Iterator[list[Bar]]:
         """Pages from the newest back, each oldest first, none with a bar of another."""
-        meter = Meter(ask.contract_id, ask.start, ask.end, self._rate, self._clock)
+        meter = Meter(ask.contract_id, ask.start, ask.end, self._rate, self._clock, limit=ask.limit)
         end, left, newest = ask.end, ask.limit, True
         while True:
             count = ask.page if left is None else min(ask.page, left)

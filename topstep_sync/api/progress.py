@@ -45,8 +45,18 @@ class Bar(Protocol):
 class Meter:
     """Counts the pages of one pull. For one thread."""
 
-    def __init__(self, contract_id: str, start: datetime, end: datetime, rate: RateConfig, clock: Clock) -> None:
+    def __init__(
+        self,
+        contract_id: str,
+        start: datetime,
+        end: datetime,
+        rate: RateConfig,
+        clock: Clock,
+        *,
+        limit: int | None = None,
+    ) -> None:
         self._contract_id = contract_id
+        self._limit = limit
         self._start = start
         self._end = end
         self._rate = rate
@@ -59,8 +69,7 @@ class Meter:
         """The state after a page of *bars* bars that reaches back to *edge*."""
         self._calls += 1
         self._bars += bars
-        whole = (self._end - self._start).total_seconds()
-        share = 1.0 if last or whole <= 0 else min(1.0, max(0.0, (self._end - edge).total_seconds() / whole))
+        share = 1.0 if last else self._share(edge)
         elapsed = self._clock.monotonic() - self._begun
         return Progress(
             contract_id=self._contract_id,
@@ -70,6 +79,12 @@ class Meter:
             elapsed=elapsed,
             eta=self._eta(share, elapsed),
         )
+
+    def _share(self, edge: datetime) -> float:
+        """By the time that is covered, or by the number of bars where one was asked for: the first to be full."""
+        whole = (self._end - self._start).total_seconds()
+        covered = (self._end - edge).total_seconds() / whole if whole > 0 else 1.0
+        return min(1.0, max(covered, self._bars / self._limit if self._limit else 0.0))
 
     def _eta(self, share: float, elapsed: float) -> float:
         """At the pace so far, but no faster than the limit once its window is used up."""

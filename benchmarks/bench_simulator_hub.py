@@ -37,14 +37,23 @@ def reference() -> list[str] | None:
 
 
 @contextlib.contextmanager
-def running(command: list[str]) -> Iterator[str]:
-    """The base URL of a gateway that runs while the block does."""
+def running(command: list[str]) -> Iterator[tuple[str, int]]:
+    """The base URL and process of a gateway that runs while the block does."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout
-            yield json.loads(process.stdout.readline())["url"]
+            yield json.loads(process.stdout.readline())["url"], process.pid
         finally:
             process.terminate()
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU the process has used; 0 where there is no /proc to tell."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return 0.0
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def post(url: str) -> Any:
@@ -96,21 +105,25 @@ def main(argv: list[str] | None = None) -> int:
     count = asked.pick(quick=100_000, full=400_000)
     theirs = reference()
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(running([sys.executable, "-m", "topstep_sync.simulator", "--json"]))
+        ours, pid = stack.enter_context(running([sys.executable, "-m", "topstep_sync.simulator", "--json"]))
         urls = {"topstep_sync.simulator": ours}
         if theirs:
-            urls["ASP.NET Core"] = stack.enter_context(running(theirs))
+            urls["ASP.NET Core"], _ = stack.enter_context(running(theirs))
         socks = {name: stack.enter_context(connect(url)) for name, url in urls.items()}
+        rounds = asked.pick(quick=3, full=7)
         for burst in (1, 20):
+            before = cpu_of(pid)
             race = compare(
                 {name: functools.partial(blast, url, socks[name], count, burst) for name, url in urls.items()},
-                rounds=asked.pick(quick=3, full=7),
+                rounds=rounds,
                 work=count,
             )
             rate = round(1 / race["topstep_sync.simulator"].median)
+            cpu = (cpu_of(pid) - before) / (count * (rounds + 1))
             print(f"\n{rate:,} events a second at {burst} a message; needed: {FLOOR:,}{'' if rate >= FLOOR else '  !'}")
+            print(f"the simulator's own CPU: {1e9 * cpu:.0f} ns an event")
             name = f"simulator.hub.{burst}"
-            report(name, race, ours="topstep_sync.simulator", unit="event", rate=rate, floor=FLOOR)
+            report(name, race, ours="topstep_sync.simulator", unit="event", rate=rate, floor=FLOOR, gateway_cpu=cpu)
     return 0
 
 

@@ -14,6 +14,7 @@ from tests.echo_server import EchoServer, running
 from topstep_sync import errors
 from topstep_sync.clock import FOREVER, ManualClock
 from topstep_sync.config import Config
+from topstep_sync.http import forks
 from topstep_sync.http.pool import WARM
 from topstep_sync.http.warmth import Warmth
 from topstep_sync.http.watch import Watch
@@ -332,3 +333,12 @@ def test_a_forked_child_has_connections_of_its_own(session: Session, server: Ech
     assert session.post("/echo/parent", json={}).ok
     session.keep_warm(False)
     assert 2 == server.connections
+
+
+def test_what_a_forked_child_is_told(session: Session, server: EchoServer) -> None:
+    """Told that it is a child, the session leaves its connections alone, opens new ones, and keeps nothing warm."""
+    session.post("/echo", json={})
+    forks._tell()
+    assert session.post("/echo", json={}).ok
+    assert 2 == server.connections
+    assert not session._warmth.on

@@ -905,3 +905,24 @@ def test_many_small_tls_connections_lose_nothing(tmp_path: Path) -> None:
             assert [] == manager.reconnects
             manager.disconnect()  # before the peer ends, or another attempt would wait at the door
             peer.fin()
+
+
+def test_in_a_forked_child_the_connection_is_the_parent_s(hub: RudeHub, dial: Dial) -> None:
+    """Nothing is said on it; the child's manager knows why it is not connected, and connects anew when asked."""
+    manager = dial()
+    peer = hub.shaken()
+    assert connected(manager)
+    thread, waker = manager._thread, manager._waker
+    assert thread is not None
+    assert waker is not None
+    waker.stop()  # the child has no such thread, nor that of the callbacks
+    thread.join(5)
+    assert manager._callbacks is not None
+    manager._callbacks.close()
+    peer.until_end()
+    manager._lock.acquire()
+    manager.forked()
+    assert (State.DISCONNECTED, True) == (manager.state, "forked" in (manager.reason or ""))
+    manager.connect(timeout=0)
+    hub.shaken()
+    assert connected(manager)

@@ -67,3 +67,15 @@ def test_the_router_tells_its_observers(caplog: pytest.LogCaptureFixture) -> Non
         sink.events([], 0.0, 0.0)
     with pytest.raises(TypeError, match="routes nothing"):
         CallbackSink(7, "topstep-test", SYSTEM_CLOCK)
+
+
+def test_in_a_forked_child_the_callbacks_start_anew() -> None:
+    """What waited belongs to the parent; what is put afterwards runs."""
+    got: list[int] = []
+    sink = CallbackSink(None, "topstep-test", SYSTEM_CLOCK)
+    sink._dispatcher._work.append((got.append, (1,)))
+    sink._dispatcher._lock.acquire()
+    sink.forked()
+    sink.call(got.append, 2)
+    sink.close()
+    assert [2] == got

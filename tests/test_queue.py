@@ -399,3 +399,17 @@ def test_nothing_is_lost_without_being_counted(
     assert [i for i, kind in enumerate(kinds) if kind == "n"] == notes
     assert len(kinds) == real + backlog.dropped + backlog.merged
     assert (backlog.dropped, 0) == (told, backlog.size)
+
+
+def test_in_a_forked_child_what_was_here_can_be_taken() -> None:
+    """Then the end is told with its reason, whoever held the lock when the process forked; nothing is called back."""
+    closed: list[Any] = []
+    events = EventQueue(on_close=closed.append)
+    events.put([note(1)])
+    events._lock.acquire()
+    events.forked()
+    assert "1" == events.get().state
+    with pytest.raises(StreamFailed, match="forked"):
+        events.get()
+    events.close()
+    assert [] == closed

@@ -618,3 +618,11 @@ def test_fills_in_a_gap_are_told_whatever_the_clocks_say(gateway: Any, off: floa
             seen = until(events, Reconnected, timeout=10.0)
 
     assert [order.id] == [event.data.order_id for event in only(seen, TradeEvent)]
+
+
+def test_in_a_forked_child_nothing_is_subscribed(hubs: Hubs) -> None:
+    """The stream forgets its routes and accounts, and a new subscription connects anew."""
+    hubs.stream.forked()
+    events, peer = hubs.subscribe(accounts=[5])
+    peer.send(told("GatewayUserTrade", trade(1)))
+    assert 1 == events.wait_for(lambda event: isinstance(event, TradeEvent), 5).data.id

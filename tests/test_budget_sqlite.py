@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,20 @@ from topstep_sync.http.sharing import Ask, BudgetLost, Rules
 RULES = Rules("general", 8, 10.0, 0.0, 0, 5.0)
 
 
+made: list[SQLiteBudget] = []
+
+
+@pytest.fixture(autouse=True)
+def _all_closed() -> Iterator[None]:
+    """No connection is left open."""
+    yield
+    while made:
+        made.pop().close()
+
+
 def opened(path: Path, key: str = "k") -> SQLiteBudget:
-    return SQLiteBudget(path / "state" / "budget.sqlite3", key, clock=ManualClock())
+    made.append(SQLiteBudget(path / "state" / "budget.sqlite3", key, clock=ManualClock()))
+    return made[-1]
 
 
 def lease(budget: SQLiteBudget, count: int, who: str = "a") -> int:

@@ -293,7 +293,7 @@ class TestOutOfReach:
         limiter.close()
 
     @pytest.mark.interop
-    def test_a_real_redis_that_dies_and_comes_back(self, tmp_path: Path) -> None:
+    def test_a_real_redis_that_dies(self, tmp_path: Path) -> None:
         """The limiter refuses while Redis is gone, and says so."""
         with running_redis(tmp_path) as url:
             limiter = RateLimiter(SMALL, budget=RedisBudget(url, "dies"))
@@ -336,10 +336,9 @@ def test_fork(tmp_path: Path) -> None:
     os.close(write)
     assert (True, True) == (bool(renamed), 3 <= taken <= 6)
     limiter.close()
-    assert (
-        10 == SQLiteBudget(tmp_path / "b", "k").exchange(Rules("general", 10, 10.0, 0.0, 0, 5.0), Ask("x")).used
-        or taken < 6
-    )
+    budget = SQLiteBudget(tmp_path / "b", "k")
+    assert 4 + taken == budget.exchange(Rules("general", 10, 10.0, 0.0, 0, 5.0), Ask("x")).used
+    budget.close()
 
 
 def test_what_a_child_process_does_first(clock: WatchedClock, store: Store) -> None:

@@ -58,6 +58,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     yield open_it
     for budget in made:
         budget.close()
+        for idle in getattr(budget, "_graveyard", ()):  # what a child process would leave to its parent
+            for connection, _ in idle:
+                connection.close()
 
 
 def ask(needed: int = 0, *, want: int = 0, urgent: bool = False, ended: Sequence[Ended] = (), who: str = "a") -> Ask:

@@ -67,7 +67,7 @@ class Matcher:
             return
         market = self._markets.get(instrument.id)
         assert market is not None
-        for order in list(working.values()):
+        for order in sorted(working.values(), key=lambda order: order.id):  # the older order comes first
             if order.status is OrderStatus.OPEN and not self._try_fill(order, market) and order.trails:
                 self._follow(order, market.last)
 

@@ -114,7 +114,8 @@ def odd(rng: random.Random) -> Any:
     """Some JSON value, more or less odd."""
     values: list[Any] = [
         None, True, "", "x", MNQ, "2026-01-01T00:00:00Z", 0, 1, 2, -1, 2**31, 2**63, 536, 704, 21000.0, 0.1, 1e300, [],
-        {}, [1, "2"], {"ticks": rng.randint(-50, 50), "type": rng.randint(0, 6)}, {"accountId": 704, "statuses": [1, 8]},
+        {}, [1, "2"],
+        {"ticks": rng.randint(-50, 50), "type": rng.randint(0, 6)}, {"accountId": 704, "statuses": [1, 8]},
         rng.randint(-10, 10), rng.choice([20990.0, 20999.75, 21010.5]),
         "".join(map(chr, rng.choices(range(1, 300), k=5))),
     ]  # fmt: skip

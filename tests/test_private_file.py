@@ -251,8 +251,8 @@ from topstep_sync.clock import SYSTEM_CLOCK
 private_file.write(Path(sys.argv[1]), b"new content" * 20, SYSTEM_CLOCK)
 """
 
-# What a write asks of the system; each must be survived. strace does not know every name on every machine.
-SYSCALLS = ("openat", "write", "fsync", "rename", "close", "fchmod", "fstat", "newfstatat", "lstat", "mkdir")
+# What a write asks of the system that can change a thing; each must be survived.
+SYSCALLS = ("openat", "write", "fsync", "rename", "fchmod", "mkdir")
 
 
 def _strace_works() -> bool:
@@ -262,6 +262,7 @@ def _strace_works() -> bool:
 
 @pytest.mark.interop
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not _strace_works(), reason="needs strace, and the right to trace")
 def test_killed_at_each_system_call(path: Path, tmp_path: Path) -> None:
     """SIGKILL by the kernel at each system call of a real write that names the file or follows one that does."""

@@ -16,6 +16,8 @@ from redis_server import needs_redis, running
 
 pytest.importorskip("uvicorn", reason="needs the simulator")
 
+pytestmark = pytest.mark.timeout(600)  # each test starts up to eight interpreters, on a machine that may be busy
+
 PROCESSES, THREADS = 4, 16
 
 # One process: at each line of input all its threads ask for a token, with the 401 of the last one if told so.

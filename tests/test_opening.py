@@ -49,6 +49,39 @@ def test_wake_ends_a_wait_and_is_not_lost(waker: Waker) -> None:
     assert time.perf_counter() - start < 0.4
 
 
+class Interleaved:
+    """A socket to whose reading something happens first."""
+
+    def __init__(self, sock: socket.socket, first: Callable[[], Any]) -> None:
+        self._sock, self._first = sock, first
+
+    def recv(self, size: int) -> bytes:
+        self._first()
+        return self._sock.recv(size)
+
+
+def test_a_wake_during_the_reading_of_another_loses_neither(waker: Waker) -> None:
+    """Whoever wakes after that is heard at once, not a second later."""
+    plain = waker._reader
+    waker.wake()
+    waker._reader = Interleaved(plain, waker.wake)  # type: ignore[assignment]
+    waker._clear()
+    waker._reader = plain
+    start = time.perf_counter()
+    in_thread(waker.wake)
+    assert not waker.wait(None, 5.0)
+    assert 0.5 > time.perf_counter() - start
+
+
+def test_a_byte_that_comes_after_its_flag_was_seen_wakes_once(waker: Waker) -> None:
+    """The owner does not go round and round because of a byte that nobody reads."""
+    waker._writer.send(b"\0")
+    assert not waker.wait(None, 5.0)
+    start = time.perf_counter()
+    assert not waker.wait(None, 0.05)
+    assert 0.04 < time.perf_counter() - start
+
+
 def test_stop_ends_every_wait(waker: Waker) -> None:
     """The current one and all later ones, sleeping and errands included."""
     in_thread(waker.stop)

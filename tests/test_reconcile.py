@@ -398,3 +398,14 @@ def test_any_pattern_of_drops_tells_every_fill_exactly_once(script: list[int], c
     done = [e.data.id for e in got if isinstance(e, OrderEvent) and e.data.status is OrderStatus.FILLED]
     assert sorted(t.id for t in trades) == sorted(fills) == sorted(done)
     assert {} == reconciler.state.orders
+
+
+def test_a_fill_without_the_time_of_its_update_is_news() -> None:
+    """The hub leaves out what is null; what became of the order tells then, in either direction."""
+    opened = order(1, OrderStatus.OPEN, updated=1.0, fill_volume=0)
+    filled = replace(order(1, OrderStatus.FILLED, fill_volume=1), update_timestamp=UNSET)
+    reconciler = Reconciler()
+    assert 2 == len(reconciler.live([OrderEvent(data=opened), OrderEvent(data=filled)]))
+    assert {} == dict(reconciler.state.orders)
+    assert [] == reconciler.live([OrderEvent(data=opened)])
+    assert {} == dict(reconciler.state.orders)

@@ -109,9 +109,10 @@ class SignalRConnectionManager:
             if self._waker is not None and self._waker.stopped:
                 self._join()
             if self._thread is None or not self._thread.is_alive():
+                if self._state is not State.FAILED:  # what was missed since it gave up is a gap like any other
+                    self._stood, self._gap_start = False, None
                 self._step(Event.CONNECT)
                 self._settled.clear()
-                self._stood, self._gap_start = False, None
                 self._waker = Waker(self._clock)
                 self._thread = threading.Thread(target=self._run, name=f"topstep-{self.name}", daemon=True)
                 self._thread.start()

@@ -146,6 +146,8 @@ class UserFeed(Feed):
         self.reconciler = Reconciler()
         self.wake: Callable[[], None] = lambda: None
         """Wakes the owner's thread; a snapshot has come."""
+        self.agreed: Callable[[int], bool] = lambda account_id: True
+        """Whether the hub has answered every subscription to an account."""
         self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._gap: tuple[float, float] | None = None  # not reconciled yet: start and end, seconds since 1970
         self._told = False  # whether that gap was told of already
@@ -257,10 +259,14 @@ class UserFeed(Feed):
         """Fetch a snapshot on a thread of its own: the hub must go on answering pings meanwhile."""
         assert self._fetch is not None
         gap = self._gap
-        accounts = self.reconciler.watched if gap else self.reconciler.unknown
-        if not accounts:
+        wanted = self.reconciler.watched if gap else self.reconciler.unknown
+        if not wanted:
             self._gap = None
             return
+        # What happens between a snapshot and a subscription that stands only later would be in neither.
+        accounts = {account_id for account_id in wanted if self.agreed(account_id)}
+        if not accounts:
+            return  # the hub's answer brings us here again
         self._busy = True
         self._job += 1
         start = gap[0] if gap else self._clock.epoch()

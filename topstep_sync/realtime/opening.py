@@ -76,11 +76,12 @@ class Waker:
         watched = (sock, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
         if watched != self._watched:
             self._watch(watched)
-        ready = self._selector.select(max(0.0, min(timeout, SLICE)))
-        self.clear()
+        ready = [key.fileobj for key, _ in self._selector.select(max(0.0, min(timeout, SLICE)))]
+        if self._reader in ready:
+            self._clear()
         if self.stopped:
             raise Interrupted
-        return any(key.fileobj is sock for key, _ in ready)
+        return sock in ready
 
     def _watch(self, watched: tuple[socket.socket | None, int]) -> None:
         """Wait for this socket from here on; a change costs system calls, so it stays until there is another."""
@@ -102,12 +103,13 @@ class Waker:
             if self._clock.monotonic() >= at:
                 raise TimeoutError("no progress in time")
 
-    def clear(self) -> None:
+    def _clear(self) -> None:
         """Whatever `wake` announced so far counts as seen; look for it after this call, not before."""
-        if self._signalled:
-            self._signalled = False
-            with contextlib.suppress(OSError):
-                self._reader.recv(4096)
+        # In this order: a byte that is eaten while the flag is down would leave the flag up with nothing to read, and
+        # every later `wake` would count on a byte that is not there.
+        with contextlib.suppress(OSError):
+            self._reader.recv(4096)
+        self._signalled = False
 
     def sleep(self, until: float) -> None:
         """The monotonic clock shows *until*; raises `Interrupted` when `stop` comes first."""

@@ -218,6 +218,7 @@ class EventQueue:
         finally:
             with self._lock:
                 self._backlog.put_back(aside)
+            self._arrived.set()  # another consumer may have found nothing meanwhile
 
     def _refuse_ended(self) -> None:
         assert self._lock.locked()

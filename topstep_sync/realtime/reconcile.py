@@ -291,9 +291,11 @@ def account_of(event: Any) -> int | None:
 
 def is_newer(order: Order, known: Order) -> bool:
     """Whether *order* is a later version of *known*; False for the same one."""
-    ahead = _changed(order) - _changed(known)
-    if abs(ahead) > _SAME_INSTANT:
-        return ahead > 0
+    # The hub leaves out what is null, the time of the update included; its creation is no stand-in for that.
+    if given(order.update_timestamp) == given(known.update_timestamp):
+        ahead = _changed(order) - _changed(known)
+        if abs(ahead) > _SAME_INSTANT:
+            return ahead > 0
     progress, before = (_PROGRESS.get(o.status, _END) for o in (order, known))
     filled, filled_before = (o.fill_volume if given(o.fill_volume) else 0 for o in (order, known))
     if (progress, filled) != (before, filled_before):

@@ -141,6 +141,12 @@ class Subscriptions:
         with self._lock:
             return self._settled(self._entries)
 
+    def agreed(self, wants: Iterable[Want]) -> bool:
+        """Whether somebody wants each of *wants*, and the hub has answered it on this connection."""
+        with self._lock:
+            entries = [self._entries.get(want) for want in wants]
+            return all(entry is not None and entry.holders and entry.settled for entry in entries)
+
     def standing(self) -> set[Want]:
         """What the hub has agreed to send on this connection."""
         with self._lock:

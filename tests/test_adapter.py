@@ -158,6 +158,36 @@ def test_a_lost_reply_of_a_change_is_not_repeated(rig: Rig, path: str) -> None:
     assert 1 == len(rig.server.seen)
 
 
+@pytest.mark.parametrize("path", [CHANGE, ORDER])
+def test_a_reply_that_a_proxy_lost_is_not_taken_for_a_proxy_that_was_not_reached(rig: Rig, path: str) -> None:
+    """urllib3 calls it a ProxyError, but the request was through: one attempt, and the fate is unknown."""
+    rig.server.script += [("drop", {})] * 3
+    with pytest.raises(errors.ReplyLost) as caught:
+        rig.send(path, proxies={"http": rig.server.url})
+    assert (1, errors.Fate.UNKNOWN) == (caught.value.attempts, caught.value.fate)
+    assert 1 == len(rig.server.seen)
+
+
+def test_a_proxy_that_is_not_there_was_sent_nothing(rig: Rig) -> None:
+    """Where no connection to the proxy came about, the error still says so."""
+    with pytest.raises(errors.ProxyFailed) as caught:
+        rig.send(ORDER, proxies={"http": "http://127.0.0.1:9"})
+    assert errors.Fate.NOT_SENT is caught.value.fate
+
+
+@pytest.mark.parametrize("path", [CHANGE, ORDER])
+def test_what_the_caller_is_handling_says_nothing_of_this_call(rig: Rig, path: str) -> None:
+    """A call made in an `except` block for a failed connection may itself lose its reply, and says so."""
+    rig.server.script += [("drop", {})] * 3
+    try:
+        raise errors.ConnectTimedOut("another call, before")
+    except errors.ConnectTimedOut:
+        with pytest.raises(errors.ReplyLost) as caught:
+            rig.send(path)
+    assert (1, errors.Fate.UNKNOWN) == (caught.value.attempts, caught.value.fate)
+    assert 1 == len(rig.server.seen)
+
+
 def test_an_order_is_never_repeated_even_when_not_sent(server: EchoServer) -> None:
     """ORDER-001 decides about orders, not a generic retry."""
     rig = Rig(server)

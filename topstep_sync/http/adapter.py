@@ -194,7 +194,7 @@ class ResilientAdapter(Transport):
         self, trip: Trip, breaker: CircuitBreaker, phase: Phase, permit: Permit, error: BaseException
     ) -> BaseException:
         """What to raise for an attempt that ended without a reply."""
-        known = classify.from_exception(error, trip.path)
+        known = classify.from_exception(error, trip.path, sent=self.sent)
         if isinstance(known, errors.ConnectFailed):
             permit.refund()
         else:

@@ -184,7 +184,10 @@ def bad_reply(endpoint: str, why: str) -> errors.BadReply:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """*error* and everything it wraps, outermost first: arguments, `reason`, `__cause__`, `__context__`."""
+    """*error* and everything it wraps, outermost first: arguments, `reason`, `__cause__`.
+
+    Not `__context__`: for a call made in somebody's ``except`` block, that is what the caller is busy handling.
+    """
     seen: set[int] = set()
     waiting: list[Any] = [error]
     while waiting and len(seen) < _DEPTH:
@@ -193,19 +196,24 @@ def causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         yield found
-        waiting += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
+        waiting += [*found.args, getattr(found, "reason", None), found.__cause__]
 
 
-def from_exception(error: BaseException, endpoint: str = "") -> errors.RequestError | None:
-    """The error for an exception of the transport; None for one that is no matter of the network."""
+def from_exception(error: BaseException, endpoint: str = "", *, sent: bool = False) -> errors.RequestError | None:
+    """The error for an exception of the transport; None for one that is no matter of the network.
+
+    Args:
+        sent: the connection stood and was written to. Then the reply is lost, whatever the exception is called:
+            urllib3 takes a connection that a proxy ends without a reply for a proxy that was never reached.
+    """
     if isinstance(error, errors.RequestError):
         return error
     chain = list(causes(error))
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     for kinds, cls, words in _RULES:
-        if not names.isdisjoint(kinds):
+        if not names.isdisjoint(kinds) and not (sent and issubclass(cls, errors.ConnectFailed)):
             return _transport_error(cls, words, chain, endpoint)
-    if "SSLError" in names and any(word in str(link).upper() for link in chain for word in _HANDSHAKE):
+    if not sent and "SSLError" in names and any(word in str(link).upper() for link in chain for word in _HANDSHAKE):
         return _transport_error(errors.TlsFailed, "no trusted TLS connection", chain, endpoint)
     if names.isdisjoint(_NETWORK):
         return None
@@ -238,4 +246,4 @@ _RULES: Final[tuple[tuple[frozenset[str], type[errors.RequestError], str], ...]]
     (frozenset({"ChunkedEncodingError", "IncompleteRead"}), errors.ReplyTruncated, f"half a reply came; {_ACTED}"),
     (frozenset({"ContentDecodingError", "DecodeError"}), errors.ReplyTruncated, f"the reply is garbled; {_ACTED}"),
 )
-_NETWORK: Final = frozenset({"ConnectionError", "ProtocolError", "HTTPException", "SSLError", "Timeout"})
+_NETWORK: Final = frozenset({"ConnectionError", "ProtocolError", "HTTPException", "HTTPError", "SSLError", "Timeout"})

@@ -23,6 +23,8 @@ class Here(threading.local):
     """What this thread is waiting for."""
 
     watched: Watched | None = None
+    sent: bool = False
+    """Whether its request may have left: the connection stood, and something was written to it."""
 
 
 class Keeper:
@@ -68,6 +70,12 @@ class KeptPool(HTTPConnectionPool):
         if watched is not None:
             watched.connection = connection
         return connection
+
+    def _validate_conn(self, conn: Any) -> None:
+        super()._validate_conn(conn)
+        if conn.is_closed:
+            conn.connect()  # here and not with the first bytes, so that what fails below was sent, and above was not
+        self.keeper.here.sent = True
 
     def _put_conn(self, conn: Any) -> None:
         keeper = self.keeper

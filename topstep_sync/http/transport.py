@@ -68,7 +68,9 @@ class Transport(HTTPAdapter):
         self, request: requests.PreparedRequest, stream: bool, limits: Timeout, deadline: Deadline, **tls: Any
     ) -> requests.Response:
         """The reply of one attempt, with its body in memory unless *stream*; the body of a stream has no deadline."""
-        watched = self._keeper.here.watched = self._watch.enter(deadline.at)
+        here = self._keeper.here
+        here.sent = False
+        watched = here.watched = self._watch.enter(deadline.at)
         try:
             response = super().send(request, stream=stream, timeout=limits, **tls)  # type: ignore[arg-type]
             if not stream:
@@ -82,9 +84,14 @@ class Transport(HTTPAdapter):
                 raise self._cut_off() from error
             raise
         finally:
-            self._keeper.here.watched = None
+            here.watched = None
             self._watch.leave(watched)
         return response
+
+    @property
+    def sent(self) -> bool:
+        """Whether the last attempt of this thread may have left, as its connection knows it."""
+        return self._keeper.here.sent
 
     def _body(self, raw: Any) -> bytes:
         """The whole body, unless it is larger than allowed."""

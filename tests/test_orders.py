@@ -438,6 +438,80 @@ def test_verify_waits_for_an_order_that_may_still_come(model: GatewayModel, room
     assert OrderStatus.FILLED is rooms.orders.verify("entry-1").status
 
 
+def test_closing_in_the_middle_of_a_look_up_is_not_absence(model: GatewayModel, tmp_path: Path) -> None:
+    """A session that closes between two looks has not reached the horizon: unknown, here and in the journal."""
+    closed = threading.Event()
+
+    def call(path: str, *rest: Any, **options: Any) -> Any:
+        reply = model.call(path, *rest, **options)
+        if path.endswith("v2/query"):
+            closed.set()
+        return reply
+
+    config = Config(orders={"journal_path": tmp_path / "orders"})
+    rooms = Rooms(call, get=lambda path: "pong", config=config, clock=model.clock, closed=closed)
+    model.faults = {"Order/place": ["late"], "Order/search": ["ctrl-c"]}
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    with pytest.raises(errors.OrderStateUnknown, match="SessionClosed"):
+        rooms.orders.verify("entry-1")
+    later = open_rooms(model, journal_path=tmp_path / "orders")
+    model.clock.advance(20.0)
+    assert [OrderStatus.FILLED] == [found.order.status for found in later.orders.recover()]
+
+
+def test_one_look_before_the_horizon_settles_nothing(model: GatewayModel, tmp_path: Path) -> None:
+    """`verify` without waiting may say that there is no order yet; the journal keeps the intent open."""
+    rooms = open_rooms(model, journal_path=tmp_path / "orders")
+    model.faults = {"Order/place": ["late"], "Order/search": ["ctrl-c"]}
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert None is rooms.orders.verify("entry-1", wait=False)
+    later = open_rooms(model, journal_path=tmp_path / "orders")
+    model.clock.advance(20.0)
+    assert [OrderStatus.FILLED] == [found.order.status for found in later.orders.recover()]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_order_may_be_verified_by_many_threads_at_once(model: GatewayModel, there: bool) -> None:
+    """All of them get the order, whoever settles its intent first; whoever looked too early looks again."""
+    threads = 32
+    together = threading.Barrier(threads)
+    first = threading.local()
+
+    def call(path: str, *rest: Any, **options: Any) -> Any:
+        reply = model.call(path, *rest, **options)
+        if path.endswith("Order/search" if there else "v2/query") and not hasattr(first, "seen"):
+            first.seen = True
+            if first.wait_here:
+                together.wait(10.0)
+        return reply
+
+    rooms = Rooms(call, get=lambda path: "pong", clock=model.clock)
+    first.wait_here = False
+    model.faults = {"Order/place": ["late"], "Order/search": ["ctrl-c"]}
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    if there:
+        model.clock.advance(20.0)
+    found: list[Any] = []
+
+    def verify() -> None:
+        first.wait_here = True
+        try:
+            order = rooms.orders.verify("entry-1", wait=not there)
+            found.append(order and order.status)
+        except Exception as error:
+            found.append(error)
+
+    crowd = [threading.Thread(target=verify) for _ in range(threads)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join(20.0)
+    assert [OrderStatus.FILLED] * threads == found
+
+
 ################################################ the journal ################################################
 
 

@@ -117,6 +117,15 @@ class Ledger:
         if landed is not None:
             landed.set()
 
+    def conclude(self, entry: Intent, event: intent.Event, placed: PlacedOrder | None = None) -> bool:
+        """*entry* has stepped by what a look-up came to; False: another look-up has settled it before."""
+        with self._lock:
+            if entry.state in (intent.State.ACCEPTED, intent.State.REJECTED):
+                return False
+            entry.step(event)
+            entry.placed = placed
+            return True
+
     def join(self, entry: Intent) -> Flight | None:
         """The flight of *entry* that another thread carries out, with an event to wait for; `None` when it is over."""
         with self._lock:

@@ -110,7 +110,13 @@ class Placer:
         if order is not None:
             self._found(entry, order)
             return order
-        entry.step(Event.MISS if failed is None else Event.GIVE_UP)
+        # One look before the horizon is no evidence: the order may still come.
+        over = wait or self._clock.epoch() >= entry.since + self.horizon
+        if not self._ledger.conclude(entry, Event.MISS if failed is None and over else Event.GIVE_UP):
+            order, failed = self.seek(entry.sought, wait=False)  # somebody else has found it meanwhile
+            if order is None:
+                raise self.unknown(entry.sought, failed) from failed
+            return order
         self.record(entry)
         if failed is not None:
             raise self.unknown(entry.sought, failed) from failed
@@ -203,10 +209,13 @@ class Placer:
 
     def _look(self, sought: Sought, ears: Ears, delays: Iterable[float]) -> tuple[Order | None, TopstepError | None]:
         order: Order | None = None
-        failed: TopstepError | None = SessionClosed("the session was closed during the look-up")
+        failed: TopstepError | None = None
         for delay in delays:
             order = ears.hear(delay, sought.hears)
-            if order is not None or ears.closed.is_set():
+            if order is not None:
+                break
+            if ears.closed.is_set():  # whatever the looks before it said, the horizon was not reached
+                failed = SessionClosed("the session was closed during the look-up")
                 break
             try:
                 order, failed = self._lookup.by_tag(sought.account_id, sought.tag, sought.since), None
@@ -219,10 +228,9 @@ class Placer:
     def _found(self, entry: Intent, order: Order) -> None:
         log.info("= %s is order %s, %s", entry.tag, order.id, order.status.name)
         rejected = order.status is OrderStatus.REJECTED
-        entry.step(Event.FIND_REJECTED if rejected else Event.FIND)
-        if not rejected:
-            entry.placed = PlacedOrder.of(entry.request, order.id, order)
-        self.record(entry)
+        placed = None if rejected else PlacedOrder.of(entry.request, order.id, order)
+        if self._ledger.conclude(entry, Event.FIND_REJECTED if rejected else Event.FIND, placed):
+            self.record(entry)
 
     def _answer(self, entry: Intent, order: Order, error: BaseException | None) -> PlacedOrder:
         """What the caller is told of an order that was found."""

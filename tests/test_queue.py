@@ -14,7 +14,7 @@ from topstep_sync.clock import ManualClock
 from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, Gap, OrderEvent, QuoteEvent, TradesEvent
 from topstep_sync.models import Depth, MarketTrade, Quote
-from topstep_sync.realtime.backlog import PILE, Backlog, merged, squeezed
+from topstep_sync.realtime.backlog import PILE, Backlog, merged
 from topstep_sync.realtime.queue import EventQueue, Signal
 
 TRADE = MarketTrade(price=1.0, timestamp="2026-11-24T00:00:00Z", type=0, volume=1)  # type: ignore[arg-type]
@@ -318,8 +318,33 @@ def test_wait_for_merges_what_it_keeps_aside() -> None:
 
 def test_squeezed_keeps_everything_but_quotes() -> None:
     """Merging by itself touches nothing else."""
-    kept = squeezed([note(1), quote(last_price=1.0), trade(), quote(last_price=2.0), depth()])
+    kept, resets = Backlog(True, None, None).squeezed(
+        [note(1), quote(last_price=1.0), trade(), quote(last_price=2.0), depth()]
+    )
     assert ["connection", "quote", "trades", "depth"] == [event.kind for event in kept]
+    assert [] == resets
+
+
+def test_wait_for_keeps_no_more_than_the_limits_of_the_queue() -> None:
+    """Waiting for an order for hours holds neither every trade of the market nor every change of the book."""
+    reset: list[str] = []
+    events = EventQueue(clock=ManualClock(0.0), max_trades=100, max_depth=100, on_reset=reset.append)
+    batches = iter([[trade(), depth()] for _ in range(15_000)])
+
+    def wanted(event: Any) -> bool:
+        batch = next(batches, None)
+        events.put(batch or [order(1)])
+        return event.kind == "order"
+
+    events.put([note(1)])
+    assert "order" == events.wait_for(wanted).kind
+    assert 25_000 > len(events)
+    assert events.dropped > 5_000
+    assert reset
+    left = [event.kind for event in events.drain()]
+    assert "gap" in left
+    assert "book_reset" in left
+    assert "connection" in left
 
 
 #################################################### ending ####################################################

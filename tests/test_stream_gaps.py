@@ -10,9 +10,11 @@ import pytest
 from rude_hub import RS, call, record, soon
 from test_stream import Hubs, trade
 
+from topstep_sync.clock import ManualClock
 from topstep_sync.errors import ConnectionLost
 from topstep_sync.events import ConnectionEvent, Reconnected, TradeEvent
 from topstep_sync.models import Trade
+from topstep_sync.realtime.feeds import UserFeed
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.link import Call, Outbox
 from topstep_sync.realtime.queue import EventQueue
@@ -124,3 +126,26 @@ def test_two_threads_may_fail_an_outbox_at_once() -> None:
     outbox.calls = Contested([Call("Echo", (), 0.0)])
     outbox.fail(ConnectionLost("gone"))
     assert not outbox.calls
+
+
+def test_a_first_connection_that_takes_minutes_hides_nothing() -> None:
+    """The snapshot reaches back to when the account was asked for, not to when the hub at last agreed."""
+    clock, asked = ManualClock(), []
+    came = threading.Event()
+
+    def fetch(account_ids: list[int], since: float) -> Snapshot:
+        asked.append((account_ids, since))
+        came.set()
+        return Snapshot()
+
+    feed = UserFeed(clock, fetch, 2.0, lambda: 0.0)
+    start = clock.epoch()
+    feed.watch([5])
+    feed.changed(State.CONNECTING, None)
+    clock.advance(300)
+    feed.established(None, clock.epoch())
+    feed.due(clock.monotonic())
+    assert came.wait(5)
+    ((accounts, since),) = asked
+    assert [5] == accounts
+    assert since <= start

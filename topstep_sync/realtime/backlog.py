@@ -83,6 +83,17 @@ class Backlog:
         self._plain = True
         self._slots.clear()
 
+    def squeezed(self, events: list[Any]) -> tuple[list[Any], list[str]]:
+        """What is left of *events*, which wait elsewhere, by the policies here; and the contracts whose books were
+        dropped."""
+        other = Backlog(self.merging, None, None)
+        other._max_trades, other._max_depth = self._max_trades, self._max_depth
+        other._inbox.append(events)
+        resets = other._relieve()
+        self.dropped += other.dropped
+        self.merged += other.merged
+        return list(other._ready), resets
+
     def oldest(self) -> Any:
         """The oldest event, which stays; `None` when there is none."""
         return self._ready[0] if self._ready else self._inbox[0][0] if self._inbox else None
@@ -197,11 +208,3 @@ def _copied(event: QuoteEvent) -> QuoteEvent:
         received_epoch=event.received_epoch,
         recovered=event.recovered,
     )
-
-
-def squeezed(events: list[Any]) -> list[Any]:
-    """*events* with one quote a contract left, which says what all of them said."""
-    backlog = Backlog(merging=True, max_trades=None, max_depth=None)
-    backlog.put(events)
-    backlog._sort_in(merge=True)
-    return list(backlog._ready)

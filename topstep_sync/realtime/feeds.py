@@ -269,8 +269,8 @@ class UserFeed(Feed):
             return  # the hub's answer brings us here again
         self._busy = True
         self._job += 1
-        start = gap[0] if gap else self._clock.epoch()
-        arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start + self._skew()))
+        start = (gap[0] if gap else self._clock.epoch()) + self._skew()
+        arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start, accounts))
         threading.Thread(target=self._work, args=arguments, name="topstep-reconcile", daemon=True).start()
 
     def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:

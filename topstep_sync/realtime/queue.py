@@ -14,14 +14,14 @@ from typing import Any, Final, Self
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, DepthEvent
-from topstep_sync.realtime.backlog import Backlog, squeezed
+from topstep_sync.realtime.backlog import Backlog
 from topstep_sync.realtime.book import Book
 from topstep_sync.realtime.forks import REASON, survive
 
 _log = logging.getLogger("topstep_sync.realtime")
 
 _DEPTH: Final = frozenset((DepthEvent, BookReset))
-_ASIDE: Final = 10_000  # events that `wait_for` keeps aside before their quotes are merged
+_ASIDE: Final = 10_000  # events that `wait_for` keeps aside before it treats them as those of a slow consumer
 _WARN_AT: Final = 50_000  # waiting events at which the first warning comes; then at each doubling
 
 
@@ -213,12 +213,20 @@ class EventQueue:
                 aside.append(event)  # before the predicate, which may raise
                 if predicate(event):
                     return aside.pop()
-                if self._backlog.merging and len(aside) % _ASIDE == 0:
-                    aside = squeezed(aside)
+                if len(aside) % _ASIDE == 0:
+                    aside = self._squeezed(aside)
         finally:
             with self._lock:
                 self._backlog.put_back(aside)
             self._arrived.set()  # another consumer may have found nothing meanwhile
+
+    def _squeezed(self, aside: list[Any]) -> list[Any]:
+        with self._lock:
+            left, resets = self._backlog.squeezed(aside)
+        if self._on_reset is not None:
+            for contract_id in resets:
+                self._on_reset(contract_id)
+        return left
 
     def _refuse_ended(self) -> None:
         assert self._lock.locked()

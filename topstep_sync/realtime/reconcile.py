@@ -177,12 +177,14 @@ class Reconciler:
 
     ################################################# snapshots #################################################
 
-    def since(self, start: float) -> float:
+    def since(self, start: float, account_ids: Iterable[int] = ()) -> float:
         """From when a snapshot must tell of orders and trades, in seconds since 1970, if the gap began at *start*.
 
-        An order that was working before the gap is found by its creation, so the oldest of them counts.
+        An order that was working before the gap is found by its creation, so the oldest of them counts. An account of
+        which nothing is known is wanted since it was asked for; the first connection may have taken long.
         """
-        return min([start, *(order.creation_timestamp.timestamp() for order in self._working.values())]) - MARGIN
+        asked = [self._since[account_id] for account_id in self.unknown.intersection(account_ids)]
+        return min([start, *asked, *(o.creation_timestamp.timestamp() for o in self._working.values())]) - MARGIN
 
     def apply(self, snapshot: Snapshot, account_ids: Iterable[int], now: float, epoch: float) -> tuple[list[Any], int]:
         """Believe *snapshot*, asked for these accounts; return the events it adds, and how many orders it lost.

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from rude_hub import RS, call, record, soon
-from test_stream import Hubs, trade
+from test_stream import MNQ, Hubs, trade
 
 from topstep_sync.clock import ManualClock
 from topstep_sync.errors import ConnectionLost
@@ -149,3 +149,34 @@ def test_a_first_connection_that_takes_minutes_hides_nothing() -> None:
     ((accounts, since),) = asked
     assert [5] == accounts
     assert since <= start
+
+
+def test_a_record_that_makes_no_sense_takes_no_other_with_it(two: Hubs) -> None:
+    """A list of fills of which one is garbled: the others are delivered, and the garbled one is counted."""
+    events, peer = two.subscribe(accounts=[5])
+    peer.send(call("GatewayUserTrade", [trade(1), {"id": 2, "accountId": 5}, trade(3)]))
+    told: list[Any] = []
+    while len(told) < 2:
+        event = events.get(timeout=5)
+        if isinstance(event, TradeEvent):
+            told.append(event)
+    assert [1, 3] == [event.data.id for event in told]
+    assert 1 == two.stream.health().user.malformed
+
+
+def test_a_book_of_before_a_gap_is_not_shown_after_it(two: Hubs) -> None:
+    """Levels that were taken away meanwhile do not stay for ever, though the hub sends no reset."""
+
+    def levels(ask: float) -> bytes:
+        row = {"timestamp": "2026-11-24T08:00:00Z", "type": 3, "price": ask, "volume": 5, "currentVolume": 5}
+        return call("GatewayDepth", MNQ, [row])
+
+    events, peer = two.subscribe(1, depth=[MNQ])
+    peer.send(levels(101.0))
+    book = events.book(MNQ)
+    assert soon(lambda: bool(events.drain()) and book.best_ask == 101.0)
+    peer.fin()
+    peer = two.again(1, two.market)
+    peer.send(levels(105.0))
+    assert soon(lambda: bool(events.drain()) and book.best_ask == 105.0)
+    assert [(105.0, 5)] == book.asks()

@@ -28,7 +28,7 @@ from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.reconcile import Reconciler, Snapshot, account_of
 from topstep_sync.realtime.subscriptions import Step, Want
-from topstep_sync.realtime.wire import interpret
+from topstep_sync.realtime.wire import Partly, interpret
 
 _log = logging.getLogger("topstep_sync.realtime")
 
@@ -83,7 +83,7 @@ class Feed:
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             self.malformed += 1
             _log.warning("! %s: a %s that makes no sense was dropped: %s", self.hub, target, error)
-            return
+            events = error.events if isinstance(error, Partly) else []
         if events is None:
             _log.info("< %s: nobody knows the target %s", self.hub, target)
             return

@@ -13,14 +13,15 @@ from typing import Any, Final, Self
 
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.errors import StreamError, StreamFailed
-from topstep_sync.events import BookReset, DepthEvent
+from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent
 from topstep_sync.realtime.backlog import Backlog
 from topstep_sync.realtime.book import Book
 from topstep_sync.realtime.forks import REASON, survive
+from topstep_sync.realtime.lifecycle import State
 
 _log = logging.getLogger("topstep_sync.realtime")
 
-_DEPTH: Final = frozenset((DepthEvent, BookReset))
+_DEPTH: Final = frozenset((DepthEvent, BookReset, ConnectionEvent))  # what changes a book
 _ASIDE: Final = 10_000  # events that `wait_for` keeps aside before it treats them as those of a slow consumer
 _WARN_AT: Final = 50_000  # waiting events at which the first warning comes; then at each doubling
 
@@ -284,7 +285,10 @@ class EventQueue:
         return self._reason
 
     def book(self, contract_id: str) -> Book:
-        """The order book of a contract, as of the last depth event that was taken; it goes on changing."""
+        """The order book of a contract, as of the last depth event that was taken; it goes on changing.
+
+        It is empty after an event that says that the market hub is gone, until the hub tells of it anew.
+        """
         with self._lock:
             return self._books.setdefault(contract_id, Book(contract_id))
 
@@ -294,6 +298,10 @@ class EventQueue:
             self._books.setdefault(event.contract_id, Book(event.contract_id)).apply(event.data)
         elif type(event) is BookReset and event.contract_id in self._books:
             self._books[event.contract_id].clear()
+        elif type(event) is ConnectionEvent and event.source == "market" and event.state != State.CONNECTED:
+            # What changes from here on is never told, and the hub need not begin anew with a reset.
+            for book in self._books.values():
+                book.clear()
 
     def close(self) -> None:
         """Nobody wants these events any more; subscriptions that no other queue needs are taken back. Idempotent."""

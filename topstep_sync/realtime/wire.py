@@ -5,6 +5,7 @@ events and whatever is unusual, takes the tolerant way: any case of the target, 
 list of either, arguments batched, ids as text, null entries. Source: gateway documentation and field reports, 2026-09.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
@@ -22,6 +23,14 @@ from topstep_sync.events import (
     TradesEvent,
 )
 from topstep_sync.models import Account, Action, Depth, MarketTrade, Order, Position, Quote, Record, Trade
+
+
+class Partly(msgspec.ValidationError):
+    """Some records of an invocation are not what the contract says; `events` are those of the others."""
+
+    def __init__(self, reason: str, events: list[Event]) -> None:
+        super().__init__(reason)
+        self.events = events
 
 
 # Anything more than these three fields, such as an invocationId that wants an answer, is for the general decoder.
@@ -50,7 +59,8 @@ def interpret(target: str, arguments: list[Any]) -> list[Event] | None:
     """The events an invocation means, oldest first; `None` when the target is not the gateway's.
 
     Raises:
-        msgspec.ValidationError: the target is known, and a record is not what the contract says.
+        Partly: some records are not what the contract says; it bears the events of the others.
+        msgspec.MsgspecError: the target is known, and what came with it makes no sense.
     """
     reader = _READERS.get(target.lower())
     return None if reader is None else reader(arguments)
@@ -66,11 +76,16 @@ def _rows(payload: Any) -> list[Any]:
 
 def _user(event: type[Any], record: type[Record]) -> Callable[[list[Any]], list[Event]]:
     def read(arguments: list[Any]) -> list[Event]:
-        found = []
-        for payload in arguments:
-            for row in _rows(payload):
+        found: list[Event] = []
+        trouble: Exception | None = None
+        for row in itertools.chain.from_iterable(map(_rows, arguments)):
+            try:
                 action, data = _opened(row)
                 found.append(event(action=action, data=msgspec.convert(data, record, strict=False)))
+            except (msgspec.MsgspecError, TypeError, ValueError) as error:
+                trouble = error
+        if trouble is not None:
+            raise Partly(str(trouble), found)
         return found
 
     return read

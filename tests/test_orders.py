@@ -438,6 +438,21 @@ def test_verify_waits_for_an_order_that_may_still_come(model: GatewayModel, room
     assert OrderStatus.FILLED is rooms.orders.verify("entry-1").status
 
 
+@pytest.mark.parametrize("trouble", [errors.StreamFailed("the hub gave up"), errors.SessionClosed("closed")])
+def test_a_hub_that_cannot_be_heard_does_not_end_the_look_up(model: GatewayModel, trouble: errors.TopstepError) -> None:
+    """Its error, which may even say that nothing was sent, is not the order's: that is looked up without the hub."""
+
+    def listen(account_id: int) -> Any:
+        raise trouble
+
+    rooms = Rooms(model.call, get=lambda path: "pong", clock=model.clock, listen=listen)
+    model.faults = {"Order/place": ["lost"]}
+    placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert OrderStatus.FILLED is rooms.orders.verify(placed.custom_tag).status
+    assert OrderStatus.FILLED is rooms.orders.wait(ACCOUNT, placed.id).status
+    assert 1 == len(model.executed)
+
+
 def test_closing_in_the_middle_of_a_look_up_is_not_absence(model: GatewayModel, tmp_path: Path) -> None:
     """A session that closes between two looks has not reached the horizon: unknown, here and in the journal."""
     closed = threading.Event()

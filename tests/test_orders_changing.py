@@ -330,6 +330,26 @@ def test_one_contract_only(model: GatewayModel, rooms: Rooms) -> None:
     assert OrderStatus.OPEN is model.orders[kept.id].status
 
 
+def test_a_fill_between_the_two_readings_is_seen(model: GatewayModel) -> None:
+    """An order that fills after the positions were read and before the orders are: its position is closed, too."""
+    read = threading.Event()
+
+    def call(path: str, *rest: Any, **options: Any) -> Any:
+        if path.endswith("Order/searchOpen") and not read.is_set():
+            assert read.wait(10.0)
+            model.complete(placed.id)
+        reply = model.call(path, *rest, **options)
+        if path.endswith("Position/searchOpen"):
+            read.set()
+        return reply
+
+    rooms = Rooms(call, get=lambda path: "pong", clock=model.clock)
+    placed = rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    report = rooms.flatten(ACCOUNT)
+    assert (True, (MNQ.id,)) == (bool(report), report.closed)
+    assert not model.positions
+
+
 def test_an_account_is_flattened(model: GatewayModel, rooms: Rooms) -> None:
     """The kill switch leaves no order and no position, has priority 0, and passes an open breaker."""
     rooms.orders.buy(ACCOUNT, MNQ, 2, stop_loss_ticks=40, take_profit_ticks=80)

@@ -22,7 +22,7 @@ from topstep_sync.api.journal import Journal
 from topstep_sync.api.ledger import Intent, Ledger, Sought
 from topstep_sync.api.lookup import Lookup
 from topstep_sync.api.results import PlacedOrder
-from topstep_sync.api.seam import Call, Ears, Listen
+from topstep_sync.api.seam import Call, Ears, Listen, heard
 from topstep_sync.clock import Clock
 from topstep_sync.config import OrderConfig
 from topstep_sync.errors import (
@@ -133,7 +133,7 @@ class Placer:
             if total < left:
                 delays.append(min(delay, left - total))
                 total += delay
-        with self._listen(sought.account_id) as source:
+        with heard(self._listen, sought.account_id) as source:
             return self._look(sought, Ears(source, self._clock, self._closed), delays)
 
     def _join(self, entry: Intent) -> PlacedOrder:
@@ -157,7 +157,7 @@ class Placer:
         again: BaseException | None = error
         # Listening begins here and not before the attempt, where it would cost every order that goes well; so with a
         # hub open the first look is at once, for its event may have come before.
-        with self._listen(entry.request.account_id) as source:
+        with heard(self._listen, entry.request.account_id) as source:
             ears = Ears(source, self._clock, self._closed)
             delays = (0.0, *self._config.verify_seconds) if ears.listening else self._config.verify_seconds
             order, failed = self._look(entry.sought, ears, delays)

@@ -2,8 +2,8 @@
 
 import logging
 import queue
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import UNSET
@@ -64,6 +64,18 @@ class Deaf:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+@contextmanager
+def heard(listen: Listen, account_id: int) -> Iterator[Source | None]:
+    """What *listen* gives; `None` where it cannot: a stream that failed or was closed must not end a look-up."""
+    with ExitStack() as stack:
+        source: Source | None = None
+        try:
+            source = stack.enter_context(listen(account_id))
+        except TopstepError as error:
+            log.info("~ not listening: %s", error)
+        yield source
 
 
 class Ears:

@@ -111,6 +111,9 @@ class _Sweep:
             self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id))
         self._orders, trouble = orders.result()
         self._known("reading the orders", trouble)
+        if self._closes and not (self._orders or self._positions or self._unread):
+            # An order that filled between the two readings is in neither; once no order works, the positions stand.
+            self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id))
 
     def _read_positions(self, found: Future[list[Position]]) -> None:
         try:

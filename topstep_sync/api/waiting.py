@@ -6,7 +6,7 @@ from typing import Final
 
 from topstep_sync.api.changing import DAY
 from topstep_sync.api.lookup import Lookup
-from topstep_sync.api.seam import Ears, Listen
+from topstep_sync.api.seam import Ears, Listen, heard
 from topstep_sync.clock import Clock, Deadline
 from topstep_sync.errors import OrderStillWorking, SessionClosed, TopstepError
 from topstep_sync.events import Event, OrderEvent
@@ -49,7 +49,7 @@ class Waiter:
                 return None if seen.status.working else seen
             return None
 
-        with self._listen(account_id) as source:
+        with heard(self._listen, account_id) as source:
             ears = Ears(source, self._clock, self._closed)
             delay = 0.0
             while True:

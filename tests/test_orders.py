@@ -552,6 +552,20 @@ def test_a_crash_between_an_order_and_its_reply_is_recovered(model: GatewayModel
     assert OrderStatus.FILLED is open_rooms(model, journal_path=file).orders.verify("there").status
 
 
+def test_a_tag_that_an_earlier_process_left_open_is_looked_up_first(model: GatewayModel, tmp_path: Path) -> None:
+    """A program that starts again and repeats its order gets the one there is, and not a refusal of its tag."""
+    model.faults = {"Order/place": ["lost"], "Order/search": ["500"] * 9}
+    with pytest.raises(errors.OrderStateUnknown):
+        open_rooms(model, journal_path=tmp_path / "orders").orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    model.faults = {}
+    rooms = open_rooms(model, journal_path=tmp_path / "orders")
+    with pytest.raises(errors.InvalidRequest, match="stands for another order"):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 2, custom_tag="entry-1")
+    placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert ([placed.id], "entry-1") == (list(model.orders), placed.custom_tag)
+    assert [] == rooms.orders.recover()
+
+
 def test_an_order_that_cannot_be_written_down_is_not_sent(model: GatewayModel, tmp_path: Path) -> None:
     """A journal on a full disk stops orders; an outcome that cannot be written does not lose the order."""
     rooms = open_rooms(model, journal_path=str(tmp_path / "orders.jsonl"))

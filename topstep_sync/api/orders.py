@@ -67,6 +67,9 @@ class OrdersApi:
         self._ledger = Ledger()
         settings, shut, ears = config or OrderConfig(), closed or threading.Event(), listen or Deaf()
         journal = None if settings.journal_path is None else Journal(settings.journal_path)
+        # A tag that an earlier process left open is looked up, not sent again as if nobody had heard of it.
+        for line in () if journal is None else journal.open_intents():
+            self._ledger.adopt(line.intent())
         self._lookup = Lookup(call, settings, skew)
         self._placer = Placer(
             call, self._lookup, self._ledger, settings, clock=clock, listen=ears, closed=shut, journal=journal

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import requests
+from urllib3.util import connection
 
 from tests.echo_server import EchoServer, running
 from topstep_sync import errors
@@ -377,6 +378,34 @@ def test_no_attempt_begins_after_the_deadline(server: EchoServer) -> None:
     with pytest.raises(errors.DeadlineExceeded):
         rig.send(READ)
     assert not rig.server.seen
+    rig.adapter.close()
+
+
+@pytest.mark.parametrize("how", ["deadline", "close"])
+def test_nothing_is_sent_over_a_connection_that_came_too_late(
+    server: EchoServer, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A slow name server holds a call beyond its time; the order does not go out after it, and nobody says it might."""
+    rig = Rig(server, http={"total_timeout": 0.1 if how == "deadline" else 20.0})
+    real = connection.create_connection
+
+    def slow(*args: Any, **options: Any) -> Any:
+        watched = rig.adapter._keeper.here.watched
+        assert watched is not None
+        if how == "close":
+            rig.closed.set()
+            rig.adapter._watch.close()
+        for _ in range(1000):
+            if watched.cut:
+                break
+            threading.Event().wait(0.01)
+        return real(*args, **options)
+
+    monkeypatch.setattr(connection, "create_connection", slow)
+    with pytest.raises(errors.ConnectFailed, match="nothing was sent") as caught:
+        rig.send(ORDER)
+    assert (errors.Fate.NOT_SENT, ORDER) == (caught.value.fate, caught.value.endpoint)
+    assert (["refund"], []) == (rig.permits.outcomes, rig.server.seen)
     rig.adapter.close()
 
 

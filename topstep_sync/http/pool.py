@@ -23,8 +23,8 @@ class Here(threading.local):
     """What this thread is waiting for."""
 
     watched: Watched | None = None
-    sent: bool = False
-    """Whether its request may have left: the connection stood, and something was written to it."""
+    sent: bool | None = None
+    """Whether its request may have left; False: the connection does not stand yet. None: no pool of ours was asked."""
 
 
 class Keeper:
@@ -67,6 +67,7 @@ class KeptPool(HTTPConnectionPool):
         if since is not None and keeper.now() - since > keeper.max_idle:
             connection.close()  # it connects anew when used
         watched = keeper.here.watched
+        keeper.here.sent = False
         if watched is not None:
             watched.connection = connection
         return connection
@@ -75,6 +76,9 @@ class KeptPool(HTTPConnectionPool):
         super()._validate_conn(conn)
         if conn.is_closed:
             conn.connect()  # here and not with the first bytes, so that what fails below was sent, and above was not
+        watched = self.keeper.here.watched
+        if watched is not None and watched.cut:  # there was nothing to cut yet, and nobody would cut it later
+            raise OSError("cut before it stood")
         self.keeper.here.sent = True
 
     def _put_conn(self, conn: Any) -> None:

@@ -69,7 +69,7 @@ class Transport(HTTPAdapter):
     ) -> requests.Response:
         """The reply of one attempt, with its body in memory unless *stream*; the body of a stream has no deadline."""
         here = self._keeper.here
-        here.sent = False
+        here.sent = None
         watched = here.watched = self._watch.enter(deadline.at)
         try:
             response = super().send(request, stream=stream, timeout=limits, **tls)  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ class Transport(HTTPAdapter):
                     raise self._cut_off()
         except Exception as error:
             if watched.cut and not isinstance(error, errors.ReplyLost):
-                raise self._cut_off() from error
+                raise (self._too_late() if here.sent is False else self._cut_off()) from error
             raise
         finally:
             here.watched = None
@@ -91,7 +91,7 @@ class Transport(HTTPAdapter):
     @property
     def sent(self) -> bool:
         """Whether the last attempt of this thread may have left, as its connection knows it."""
-        return self._keeper.here.sent
+        return bool(self._keeper.here.sent)
 
     def _body(self, raw: Any) -> bytes:
         """The whole body, unless it is larger than allowed."""
@@ -113,6 +113,11 @@ class Transport(HTTPAdapter):
                 "the session was closed before the reply came; whether the gateway acted is not known"
             )
         return errors.ReplyTimedOut("the time for this call passed before the whole reply came")
+
+    def _too_late(self) -> errors.ConnectFailed:
+        if self._watch.closed:
+            return errors.ConnectFailed("the session was closed before there was a connection; nothing was sent")
+        return errors.ConnectTimedOut("the time for this call passed before there was a connection; nothing was sent")
 
     def warm(self, request: requests.PreparedRequest, **tls: Any) -> int:
         """Idle connections have carried *request*, a ping, before they grow too old; at least one is open."""

@@ -14,7 +14,7 @@ from topstep_sync.clock import ManualClock
 from topstep_sync.errors import ConnectionLost
 from topstep_sync.events import ConnectionEvent, Reconnected, TradeEvent
 from topstep_sync.models import Trade
-from topstep_sync.realtime.feeds import UserFeed
+from topstep_sync.realtime.feeds import RELOOK, UserFeed
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.link import Call, Outbox
 from topstep_sync.realtime.queue import EventQueue
@@ -180,3 +180,98 @@ def test_a_book_of_before_a_gap_is_not_shown_after_it(two: Hubs) -> None:
     peer.send(levels(105.0))
     assert soon(lambda: bool(events.drain()) and book.best_ask == 105.0)
     assert [(105.0, 5)] == book.asks()
+
+
+def test_what_could_not_be_read_is_looked_up(two: Hubs) -> None:
+    """A fill whose record is garbled is recovered over REST, though the connection never ended; and not twice."""
+    events, peer = two.subscribe(accounts=[5])
+    assert soon(lambda: two.stream.state.reconciled)
+    before = len(two.asked)
+    two.snapshot = Snapshot(trades=[msgspec.convert(trade(2), Trade)])
+    peer.send(call("GatewayUserTrade", {"id": 2, "accountId": 5}), call("GatewayUserTrade", {"id": 2}))
+    peer.send(call("GatewayUserTrade", trade(3)))
+    told: list[Any] = []
+    while len(told) < 2:
+        event = events.get(timeout=5)
+        if isinstance(event, TradeEvent):
+            told.append((event.data.id, event.recovered))
+    assert {(2, True), (3, False)} == set(told)
+    assert before + 1 == len(two.asked)
+
+
+class Feeding:
+    """A user feed by itself, on a clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.asked: list[float] = []
+        self.broken = False
+        self.feed = UserFeed(self.clock, self.fetch, 2.0, lambda: 0.0)
+        self.feed.watch([5])
+        self.feed.changed(State.CONNECTING, None)
+        self.feed.established(None, self.clock.epoch())
+        self.turn(1)
+
+    def fetch(self, account_ids: list[int], since: float) -> Snapshot:
+        self.asked.append(since)
+        if self.broken:
+            raise OSError("down")
+        return Snapshot()
+
+    def turn(self, asked: int) -> float:
+        """The feed has done what is due, and *asked* snapshots were fetched so far."""
+        self.feed.due(self.clock.monotonic())
+        assert soon(lambda: asked == len(self.asked) and (not self.feed._busy or bool(self.feed._commands)))
+        return self.feed.due(self.clock.monotonic())
+
+    def garble(self) -> None:
+        self.feed.invocation("GatewayUserTrade", [{"id": 2}], 0.0, 0.0)
+
+
+def test_records_that_make_no_sense_are_looked_up_at_most_every_half_minute() -> None:
+    """A gateway that garbles everything costs a handful of requests, and the last garbled record is looked up, too."""
+    made = Feeding()
+    for _ in range(5):
+        made.garble()
+    assert made.turn(2) > made.clock.monotonic()
+    came = made.clock.epoch()
+    made.garble()
+    assert made.clock.monotonic() + RELOOK == made.turn(2)
+    made.clock.advance(RELOOK + 100)
+    made.turn(3)
+    assert came >= made.asked[2]
+    assert float("inf") == made.turn(3)
+
+
+def test_a_look_that_fails_is_tried_again() -> None:
+    """What a garbled record said is not forgotten because REST was down, or because the hub was lost meanwhile."""
+    made = Feeding()
+    came = made.clock.epoch()
+    made.broken = True
+    made.garble()
+    made.turn(2)
+    made.clock.advance(RELOOK)
+    made.broken = False
+    made.turn(3)
+    assert came >= made.asked[2]
+    made.clock.advance(RELOOK)
+    made.garble()
+    came = made.clock.epoch()
+    made.feed.due(made.clock.monotonic())
+    made.feed.changed(State.RECONNECTING, "lost")
+    made.clock.advance(500)
+    made.feed.established(made.clock.epoch() - 1, made.clock.epoch())
+    made.turn(5)
+    assert came >= made.asked[4]
+
+
+def test_a_wall_clock_that_is_set_back_in_a_gap_hides_nothing() -> None:
+    """What is asked for begins with the gap, not an hour later than now."""
+    made = Feeding()
+    start = made.clock.epoch()
+    made.feed.changed(State.RECONNECTING, "lost")
+    made.clock.jump(-3600)
+    made.clock.advance(10)
+    made.feed.established(start, made.clock.epoch())
+    made.turn(2)
+    assert start - 3600 >= made.asked[1]

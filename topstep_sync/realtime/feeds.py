@@ -36,6 +36,7 @@ Fetch = Callable[[list[int], float], Snapshot]
 
 RETRY: Final = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # seconds between attempts at a snapshot; the last one repeats
 DOUBT: Final = 2.0  # seconds two clocks may be apart unseen: the Date header has whole ones. An order too many is told.
+RELOOK: Final = 30.0  # GUESS: seconds between snapshots because of records that make no sense
 _SMALL: Final = 64  # events; a larger batch is sampled for the times of the last data
 _contract_id: Final = attrgetter("contract_id")
 
@@ -84,6 +85,7 @@ class Feed:
             self.malformed += 1
             _log.warning("! %s: a %s that makes no sense was dropped: %s", self.hub, target, error)
             events = error.events if isinstance(error, Partly) else []
+            self.missed()
         if events is None:
             _log.info("< %s: nobody knows the target %s", self.hub, target)
             return
@@ -93,6 +95,9 @@ class Feed:
             self._conflict(events[0])
         elif events:
             self.take(list(events), now, epoch)
+
+    def missed(self) -> None:
+        """Something was told, and could not be read."""
 
     def _conflict(self, event: SessionConflict) -> None:
         _log.warning("! %s: the gateway said GatewayLogout: another program of this user, or a dead token", self.hub)
@@ -151,6 +156,10 @@ class UserFeed(Feed):
         self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._gap: tuple[float, float] | None = None  # not reconciled yet: start and end, seconds since 1970
         self._told = False  # whether that gap was told of already
+        self._lost_at = 0.0  # monotonic: when it began
+        self._missed: float | None = None  # when a record came that made no sense, seconds since 1970
+        self._looking: float | None = None  # the same, of what the snapshot under way is to tell
+        self._look_at = 0.0  # monotonic: the next snapshot because of such records is not before
         self._up = False
         self._job = 0  # number of the snapshot that is awaited; an older one is of no use
         self._busy = False
@@ -198,9 +207,12 @@ class UserFeed(Feed):
 
     def changed(self, state: State, reason: str | None) -> None:
         if state is not State.CONNECTED:
+            if self._up and self._gap is None:
+                self._lost_at = self._clock.monotonic()
             self._up = False
             self._job += 1
             self._busy = False
+            self._still_missed()
             self.reconciler.doubt()
             self.caught_up.clear()
             if self._fetch is not None:
@@ -233,14 +245,29 @@ class UserFeed(Feed):
     def due(self, now: float) -> float:
         self._run_commands()
         if self._up and not self._busy and self._fetch is not None:
-            if not self._gap and not self.reconciler.unknown:
+            behind = self._gap is not None or bool(self.reconciler.unknown)
+            if not behind:
                 self.caught_up.set()
-            elif now >= self._retry_at:
+            if now >= self._retry_at and (behind or self._relook_at() <= now):
                 self._start()
         if now >= self._release_at:
             self._give_up_waiting()
-        wanted = self._retry_at if self._up and not self._busy and self._retry_at > now else FOREVER
+        idle = self._up and not self._busy
+        wanted = min((at for at in (self._retry_at, self._relook_at()) if idle and at > now), default=FOREVER)
         return min(self._release_at, wanted, self.tick(now))
+
+    def missed(self) -> None:
+        """REST is asked what the record may have said, now or, where they are many, a little later."""
+        if self._missed is None:
+            self._missed = self._clock.epoch()
+
+    def _relook_at(self) -> float:
+        return FOREVER if self._missed is None else self._look_at
+
+    def _still_missed(self) -> None:
+        """The snapshot that was to tell what a record said does not come."""
+        if self._looking is not None:
+            self._missed, self._looking = self._looking, None
 
     def _run_commands(self) -> None:
         while self._commands:
@@ -259,7 +286,9 @@ class UserFeed(Feed):
         """Fetch a snapshot on a thread of its own: the hub must go on answering pings meanwhile."""
         assert self._fetch is not None
         gap = self._gap
-        wanted = self.reconciler.watched if gap else self.reconciler.unknown
+        now = self._clock.monotonic()
+        missed = self._missed if gap or self._relook_at() <= now else None
+        wanted = self.reconciler.watched if gap or missed else self.reconciler.unknown
         if not wanted:
             self._gap = None
             return
@@ -269,7 +298,14 @@ class UserFeed(Feed):
             return  # the hub's answer brings us here again
         self._busy = True
         self._job += 1
-        start = (gap[0] if gap else self._clock.epoch()) + self._skew()
+        start = self._clock.epoch()
+        if gap:  # by both clocks: the wall clock may have been set back meanwhile, and the other one stood still
+            start = min(gap[0], start - (now - self._lost_at))
+        if missed is not None:
+            start = min(start, missed)
+            self._looking, self._missed, self._look_at = missed, None, now + RELOOK
+            self._hold(accounts)
+        start += self._skew()
         arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start, accounts))
         threading.Thread(target=self._work, args=arguments, name="topstep-reconcile", daemon=True).start()
 
@@ -288,11 +324,12 @@ class UserFeed(Feed):
         now, epoch = self._clock.monotonic(), self._clock.epoch()
         self.trouble = error
         if snapshot is None:
+            self._still_missed()
             self._retry_at = now + RETRY[min(self._failures, len(RETRY) - 1)]
             self._failures += 1
             _log.warning("~ no snapshot to reconcile with (attempt %d): %s", self._failures, error)
             return
-        self._failures, self._retry_at = 0, 0.0
+        self._failures, self._retry_at, self._looking = 0, 0.0, None
         recovered, lost = self.reconciler.apply(snapshot, accounts, now, epoch)
         self._deliver(recovered)
         if self._gap is not None:

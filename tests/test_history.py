@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from topstep_sync import errors
 from topstep_sync.api import months
 from topstep_sync.api.bars import Bars
-from topstep_sync.api.continuous import Roll, chain, roll, stitch
+from topstep_sync.api.continuous import Roll, build, chain, roll, stitch
 from topstep_sync.api.contracts import LiveDataWarning
 from topstep_sync.api.history import between
 from topstep_sync.api.progress import Meter, Progress
@@ -367,6 +367,22 @@ def test_adjusting_moves_what_came_before(adjust: Any, expected: float) -> None:
     change = Roll(at=START, before="a", after="b", gap=2.5, ratio=1.25)
     bars, rolls = stitch([([bar(0)], change), ([bar(1)], None)], adjust)
     assert ([expected, 1.0], [change]) == ([b.c for b in bars], rolls)
+
+
+def test_a_month_that_never_led_is_no_part_of_a_seam() -> None:
+    """The month after it had overtaken it before it followed: the seam names that one, with the whole gap."""
+    daily = {
+        MNQ_OLD.id: days(9, 9, 9, close=100.0),
+        MES.id: days(1, 1, 1, 1, 1, close=110.0),
+        MNQ.id: days(5, 5, 5, 5, 5, 5, close=130.0),
+    }
+
+    def fetch(contract: Any, length: Any, *, start: Any, end: Any) -> Bars:
+        return Bars([b for b in daily[contract.id] if start <= b.t < end], contract_id=contract.id)
+
+    found = build([MNQ_OLD, MES, MNQ], "1d", START, START + timedelta(days=6), "difference", fetch)
+    assert [(MNQ_OLD.id, MNQ.id, 30.0)] == [(r.before, r.after, r.gap) for r in found.rolls]
+    assert [130.0] * 6 == [bar.c for bar in found]
 
 
 def test_a_continuous_history() -> None:

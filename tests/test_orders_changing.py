@@ -350,6 +350,28 @@ def test_a_fill_between_the_two_readings_is_seen(model: GatewayModel) -> None:
     assert not model.positions
 
 
+def test_orders_that_cannot_be_read_in_time_keep_no_position_open(model: GatewayModel) -> None:
+    """The look at the orders outlasts the whole time: the position was closed meanwhile, and the report is false."""
+
+    def call(path: str, *rest: Any, **options: Any) -> Any:
+        if path.endswith(("Order/searchOpen", "Order/v2/query")):
+            assert closed.wait(10.0)
+            model.clock.advance(5.0)
+            raise errors.ReplyTimedOut("no reply", endpoint=path)
+        try:
+            return model.call(path, *rest, **options)
+        finally:
+            if path.endswith("Position/closeContract"):
+                closed.set()
+
+    closed = threading.Event()
+    rooms = Rooms(call, get=lambda path: "pong", clock=model.clock)
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    report = rooms.flatten(ACCOUNT, timeout=5.0)
+    assert (False, False) == (bool(report), report.verified)
+    assert not model.positions
+
+
 def test_an_account_is_flattened(model: GatewayModel, rooms: Rooms) -> None:
     """The kill switch leaves no order and no position, has priority 0, and passes an open breaker."""
     rooms.orders.buy(ACCOUNT, MNQ, 2, stop_loss_ticks=40, take_profit_ticks=80)

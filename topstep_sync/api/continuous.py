@@ -103,6 +103,13 @@ def _moved(bars: Sequence[Bar], add: float, factor: float, adjust: Adjust) -> li
     return [replace(b, o=b.o * factor, h=b.h * factor, l=b.l * factor, c=b.c * factor) for b in bars]
 
 
+def _past(seam: Roll | None, change: Roll) -> Roll | None:
+    """*seam*, when the month it leads to never led: it leads to the one that *change* rolled into before."""
+    if seam is None:
+        return None
+    return replace(seam, after=change.after, gap=seam.gap + change.gap, ratio=seam.ratio * change.ratio)
+
+
 Fetch = Callable[..., Bars]
 
 
@@ -123,6 +130,8 @@ def build(
         if until > begin:
             parts.append((fetch(contract, length, start=begin, end=until), change if until < end else None))
             begin = until
+        elif parts and change is not None:
+            parts[-1] = parts[-1][0], _past(parts[-1][1], change)
     bars, rolls = stitch(parts, adjust)
     last = parts[-1][0] if parts else Bars()
     made = Continuous(bars, contract_id=last.contract_id, unit=last.unit, number=last.number, start=start, end=end)

@@ -100,15 +100,17 @@ class _Sweep:
                 pause = ROUND[min(number, len(ROUND) - 1)]
                 if not deadline.allows(pause) or self._owner.closed.is_set():
                     break
-                self._act(pool)
+                self._do(pool, self._cancellations())
                 self._owner.clock.wait(self._owner.closed, pause)
         return self._report()
 
     def _read(self, pool: ThreadPoolExecutor) -> None:
-        """What is there. What cannot be read is not known, and not taken as empty; what can be is acted upon."""
+        """What is there; positions are closed. What cannot be read is not known, and not taken as empty."""
         orders = pool.submit(self._owner.lookup.working_seen, self._account_id, self._contract_id)
         if self._closes:
             self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id))
+            # Before the orders are known: an endpoint that hangs must not keep a position open.
+            self._do(pool, self._closings())
         self._orders, trouble = orders.result()
         self._known("reading the orders", trouble)
         if self._closes and not (self._orders or self._positions or self._unread):
@@ -129,8 +131,8 @@ class _Sweep:
             self._unread.add(what)
             self._failures[what] = f"{type(trouble).__name__}: {trouble}"
 
-    def _act(self, pool: ThreadPoolExecutor) -> None:
-        work = [*self._cancellations(), *self._closings()]
+    def _do(self, pool: ThreadPoolExecutor, calls: Iterator[Work]) -> None:
+        work = list(calls)
         for item, error in zip(work, pool.map(self._send, work), strict=True):
             self._note(item, error)
 

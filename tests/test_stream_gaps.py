@@ -13,7 +13,7 @@ from test_stream import MNQ, Hubs, trade
 from topstep_sync.clock import ManualClock
 from topstep_sync.errors import ConnectionLost
 from topstep_sync.events import ConnectionEvent, Reconnected, TradeEvent
-from topstep_sync.models import Trade
+from topstep_sync.models import Position, Trade
 from topstep_sync.realtime.feeds import RELOOK, UserFeed
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.link import Call, Outbox
@@ -275,3 +275,39 @@ def test_a_wall_clock_that_is_set_back_in_a_gap_hides_nothing() -> None:
     made.feed.established(start, made.clock.epoch())
     made.turn(2)
     assert start - 3600 >= made.asked[1]
+
+
+def test_a_snapshot_that_comes_too_late_takes_nothing_back_that_was_live() -> None:
+    """Events are not held for ever; one that was let through while REST was slow is newer than what REST saw."""
+    gate = threading.Event()
+    clock = ManualClock()
+    working = {
+        "id": 9, "accountId": 5, "contractId": MNQ, "creationTimestamp": "2026-11-24T08:00:00Z",
+        "status": 1, "type": 1, "side": 0, "size": 1,
+    }  # fmt: skip
+
+    def row(size: int) -> dict[str, Any]:
+        return {
+            "id": 1, "accountId": 5, "contractId": MNQ, "creationTimestamp": "2026-11-24T08:00:00Z",
+            "type": 1, "size": size, "averagePrice": 1.0,
+        }  # fmt: skip
+
+    def fetch(account_ids: list[int], since: float) -> Snapshot:
+        gate.wait(5)
+        return Snapshot(positions=[msgspec.convert(row(1), Position)])
+
+    feed = UserFeed(clock, fetch, 2.0, lambda: 0.0)
+    feed.watch([5])
+    feed.changed(State.CONNECTING, None)
+    feed.established(None, clock.epoch())
+    feed.due(clock.monotonic())
+    clock.advance(3)
+    feed.due(clock.monotonic())
+    feed.invocation("GatewayUserPosition", [row(3)], clock.monotonic(), clock.epoch())
+    feed.invocation("GatewayUserOrder", [working], clock.monotonic(), clock.epoch())
+    gate.set()
+    assert soon(lambda: bool(feed._commands))
+    feed.due(clock.monotonic())
+    assert [3] == [position.size for position in feed.reconciler.state.positions.values()]
+    assert [9] == list(feed.reconciler.state.orders)
+    assert feed.reconciler.state.reconciled

@@ -296,8 +296,8 @@ class UserFeed(Feed):
         accounts = {account_id for account_id in wanted if self.agreed(account_id)}
         if not accounts:
             return  # the hub's answer brings us here again
-        self._busy = True
-        self._job += 1
+        self.reconciler.asking()
+        self._busy, self._job = True, self._job + 1
         start = self._clock.epoch()
         if gap:  # by both clocks: the wall clock may have been set back meanwhile, and the other one stood still
             start = min(gap[0], start - (now - self._lost_at))

@@ -66,6 +66,8 @@ class Reconciler:
         self._known: set[int] = set()  # accounts that a snapshot has told of
         self._holding: frozenset[int] = frozenset()
         self._held: list[Any] = []
+        self._asking = False  # a snapshot is under way
+        self._told: set[Key] = set()  # what live events told of meanwhile
 
     ################################################ live events ################################################
 
@@ -83,6 +85,11 @@ class Reconciler:
         self._working = {k: v for k, v in self._working.items() if v.account_id != account_id}
         self._positions = {k: v for k, v in self._positions.items() if k[0] != account_id}
         self._publish(self.state.as_of, self.state.reconciled)
+
+    def asking(self) -> None:
+        """A snapshot is asked for now: what live events tell from here on may be newer than what it says."""
+        self._asking = True
+        self._told.clear()
 
     def hold(self, account_ids: Iterable[int]) -> None:
         """Events of these accounts wait for the snapshot from here on."""
@@ -113,8 +120,11 @@ class Reconciler:
         for event in events:
             if account_of(event) in self._holding:
                 self._held.append(event)
-            elif self._is_news(event):
-                news.append(event)
+            else:
+                if self._asking:
+                    self._told.add(_key(event))
+                if self._is_news(event):
+                    news.append(event)
         if news:
             self._publish(news[-1].received_epoch, self.state.reconciled)
         return news
@@ -202,6 +212,8 @@ class Reconciler:
         events += self._apply_accounts(snapshot, asked, held)
         lost = self._lose_orders(snapshot, asked, held)
         self._known |= asked
+        self._asking = False
+        self._told.clear()
         for event in events:
             event.recovered, event.received_at, event.received_epoch = True, now, epoch
         self._publish(epoch, reconciled=True)
@@ -242,7 +254,7 @@ class Reconciler:
         events = []
         for key, position in {**told, **flat}.items():
             waiting = held.get((PositionEvent, *key), ())
-            if any(same(event.data, position) for event in waiting):
+            if (PositionEvent, *key) in self._told or any(same(event.data, position) for event in waiting):
                 continue  # the gateway's own events tell it, in order
             known = self._positions.get(key)
             action = Action.DELETE if position.size == 0 else Action.CREATE if known is None else Action.UPDATE
@@ -256,7 +268,7 @@ class Reconciler:
             if account.id not in asked:
                 continue
             waiting = held.get((AccountEvent, account.id), ())
-            if any(same(event.data, account) for event in waiting):
+            if (AccountEvent, account.id) in self._told or any(same(event.data, account) for event in waiting):
                 continue
             if self._believe_account(account) and account.id in self._known:
                 events.append(AccountEvent(action=Action.UPDATE, data=account))
@@ -267,7 +279,10 @@ class Reconciler:
         lost = [
             order.id
             for order in self._working.values()
-            if order.account_id in asked and order.id not in told and (OrderEvent, order.id) not in held
+            if order.account_id in asked
+            and order.id not in told
+            and (OrderEvent, order.id) not in held
+            and (OrderEvent, order.id) not in self._told
         ]
         for key in lost:
             del self._working[key], self._orders[key]

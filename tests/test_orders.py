@@ -487,6 +487,21 @@ def test_one_look_before_the_horizon_settles_nothing(model: GatewayModel, tmp_pa
     assert [OrderStatus.FILLED] == [found.order.status for found in later.orders.recover()]
 
 
+def test_the_horizon_counts_from_the_attempt_and_not_from_the_wait_for_its_permit(model: GatewayModel) -> None:
+    """An order that left long after it was wanted is looked for as long as any other."""
+
+    def call(path: str, *rest: Any, **options: Any) -> Any:
+        if path.endswith("Order/place"):
+            model.clock.advance(60.0)
+        return model.call(path, *rest, **options)
+
+    rooms = Rooms(call, get=lambda path: "pong", clock=model.clock)
+    model.faults = {"Order/place": ["late"], "Order/search": ["ctrl-c"]}
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert OrderStatus.FILLED is rooms.orders.verify("entry-1").status
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_an_order_may_be_verified_by_many_threads_at_once(model: GatewayModel, there: bool) -> None:
     """All of them get the order, whoever settles its intent first; whoever looked too early looks again."""

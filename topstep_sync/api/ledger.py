@@ -24,6 +24,8 @@ class Sought(msgspec.Struct, frozen=True):
     tag: str
     since: float
     """Seconds since 1970 before which it cannot have been placed."""
+    lost: float = 0.0
+    """Seconds since 1970 at which its last attempt was given up, where that is known: the horizon counts from there."""
 
     def hears(self, event: Event) -> Order | None:
         """The order, if *event* of the user hub carries it."""
@@ -40,6 +42,8 @@ class Intent:
         self.tag = tag
         self.since = since
         """Seconds since 1970 of the first attempt."""
+        self.lost = 0.0
+        """Seconds since 1970 when the reply of its last attempt was given up; a permit may have been waited for."""
         self.minted = minted
         """Whether the tag is ours, so that nobody else can have used it."""
         self.state = intent.State.PREPARED
@@ -50,7 +54,7 @@ class Intent:
 
     @property
     def sought(self) -> Sought:
-        return Sought(self.request.account_id, self.tag, self.since)
+        return Sought(self.request.account_id, self.tag, self.since, self.lost)
 
     def step(self, event: intent.Event) -> None:
         self.state = intent.step(self.state, event)
@@ -97,6 +101,7 @@ class Ledger:
                 return known, False
             if known is not None and known.doubtful and known.state is not intent.State.REJECTED:
                 new.state, new.since, new.doubtful, new.minted = known.state, known.since, True, known.minted
+                new.lost = known.lost
             new.flight = Flight()
             self._intents[new.tag] = new
             self._forget()

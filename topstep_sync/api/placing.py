@@ -111,7 +111,7 @@ class Placer:
             self._found(entry, order)
             return order
         # One look before the horizon is no evidence: the order may still come.
-        over = wait or self._clock.epoch() >= entry.since + self.horizon
+        over = wait or self._clock.epoch() >= max(entry.since, entry.lost) + self.horizon
         if not self._ledger.conclude(entry, Event.MISS if failed is None and over else Event.GIVE_UP):
             order, failed = self.seek(entry.sought, wait=False)  # somebody else has found it meanwhile
             if order is None:
@@ -127,7 +127,7 @@ class Placer:
 
         Looks at once, and with *wait* again for as long as the order might still appear.
         """
-        left = sought.since + self.horizon - self._clock.epoch() if wait else 0.0
+        left = max(sought.since, sought.lost) + self.horizon - self._clock.epoch() if wait else 0.0
         delays, total = [0.0], 0.0
         for delay in self._config.verify_seconds:
             if total < left:
@@ -202,6 +202,7 @@ class Placer:
             self.record(entry)
             raise error
         log.warning("! %s: %s; looking it up", entry.tag, type(error).__name__)
+        entry.lost = self._clock.epoch()
         entry.step(Event.LOSE)
         if not isinstance(error, Exception):  # Ctrl-C: the user wants out, and gets out
             raise error

@@ -395,18 +395,24 @@ stop = threading.Event()
 def others():
     while not stop.wait(0.001):
         assert manager.get_token(deadline=20.0)
-crew = [threading.Thread(target=others) for _ in range(3)]
+crew = [threading.Thread(target=others, daemon=True) for _ in range(3)]
 for thread in crew:
     thread.start()
-chance, interrupted, end = random.Random(7), 0, time.monotonic() + 40.0
-signal.signal(signal.SIGPROF, signal.default_int_handler)
+chance, interrupted, end, armed = random.Random(7), 0, time.monotonic() + 40.0, False
+def ctrl_c(number, frame):
+    if armed:  # else it meets the loop around what is tried
+        raise KeyboardInterrupt
+signal.signal(signal.SIGPROF, ctrl_c)
 while interrupted < 300 and time.monotonic() < end:
     try:
+        armed = True
         signal.setitimer(signal.ITIMER_PROF, chance.uniform(1e-5, 5e-3))
         for step in range(50):  # then anew: an interruption within a weak reference's callback is swallowed
             manager.rejected(manager.token(deadline=20.0), deadline=20.0)
             manager.adopt(f"adopted-token-{step}") if step % 3 == 0 else manager.get_state()
+        armed = False
     except KeyboardInterrupt:
+        armed = False
         interrupted += 1
 signal.signal(signal.SIGPROF, signal.SIG_IGN)
 stop.set()

@@ -309,7 +309,7 @@ def latency(asked: Options) -> None:
             pairs = zip(found["topstep_sync"], found["signalrcore"], strict=True)
             line[f"{name}_ratio"] = round(statistics.median(a[place] / b[place] for a, b in pairs), 3)
         print(f"  {name} at 1 000/s: {', '.join(f'{who} {value * 1e6:.0f} µs' for who, value in line[name].items())}")
-    print(json.dumps(line))
+    print(json.dumps({**line, "median": line["p50"]}))
 
 
 def memory(server: Reference, asked: Options) -> None:
@@ -325,7 +325,8 @@ def memory(server: Reference, asked: Options) -> None:
         grown = process.memory_info().rss - before
         left = len(events)
     print(f"  {count:,} quotes nobody took: {grown / 1e6:.1f} MB, {left} events wait")
-    print(json.dumps({"bench": "stream.stalled", "n": count, "grown_mb": round(grown / 1e6, 2), "waiting": left}))
+    found = {"grown_mb": round(grown / 1e6, 2), "waiting": left}
+    print(json.dumps({"bench": "stream.stalled", "unit": "MB", "n": count, "median": found, **found}))
 
 
 def recovery(server: Reference, asked: Options) -> None:

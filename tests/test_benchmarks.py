@@ -99,5 +99,5 @@ def test_every_bench_runs(name: str) -> None:
     """Each bench runs bare in its quick form, and says its figures."""
     code, lines = runner.run(name, quick=True)
     assert 0 == code
+    assert all(line["median"] for line in lines)
     assert lines
-    assert all(line.get("bench") or line.get("name") for line in lines)

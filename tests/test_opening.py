@@ -14,8 +14,9 @@ from certificates import authority, server_context
 from rude_hub import RudeHub, soon
 
 from topstep_sync.clock import SYSTEM_CLOCK
-from topstep_sync.realtime import opening
-from topstep_sync.realtime.opening import Channel, Interrupted, Waker, open_channel, trusting_context
+from topstep_sync.realtime.channel import Channel
+from topstep_sync.realtime.opening import open_channel, trusting_context
+from topstep_sync.realtime.waker import Interrupted, Waker
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_a_channel_reads_and_writes(waker: Waker) -> None:
         assert b"hello" == peer._read(5)
         peer.raw(b"abc")
         assert [b"a", b"bc"] == [channel.recv(1), channel.recv(10)]
-        assert (False, 0.0, True) == (channel.pending(), channel.gettimeout(), channel.fileno() > 0)
+        assert (0.0, True) == (channel.gettimeout(), channel.fileno() > 0)
         peer.fin()
         assert b"" == channel.recv(1)
         channel.close()
@@ -239,7 +240,7 @@ def test_proxies_that_are_no_help(
 
 
 def test_tls_verifies_and_carries(waker: Waker, tmp_path: Path) -> None:
-    """With the authority's certificate the channel works, pending bytes included."""
+    """With the authority's certificate the channel works, whole records and parts of them."""
     ca = authority(tmp_path)
     with RudeHub(server_context(ca)) as hub:
         peers: list[Any] = []
@@ -251,10 +252,112 @@ def test_tls_verifies_and_carries(waker: Waker, tmp_path: Path) -> None:
         while len(got) < 20_000:
             got += channel.recv(70_000)
         assert b"x" * 20_000 == got
-        assert isinstance(channel.pending(), bool)
         channel.send(b"hello")
         assert b"hello" == peers[0]._read(5)
         channel.close()
+
+
+def test_one_read_takes_many_tls_records(waker: Waker, tmp_path: Path) -> None:
+    """Records that have arrived together are read together, and nothing is left that no select would announce."""
+    ca = authority(tmp_path)
+    with tls_pair(waker, ca) as (channel, peer):
+        for number in range(100):
+            peer.sendall(b"%3d" % number)
+        time_out = time.monotonic() + 5
+        got = b""
+        while len(got) < 300 and time.monotonic() < time_out:
+            waker.wait_for(channel.sock, channel.at)
+            got += channel.read() or b""
+        assert b"".join(b"%3d" % number for number in range(100)) == got
+        assert channel.read() is None
+
+
+def test_more_than_a_chunk_of_tls_is_announced(waker: Waker, tmp_path: Path) -> None:
+    """While a read fills its chunk, `more` says that another may find something; the last one says no."""
+    with tls_pair(waker, authority(tmp_path)) as (channel, peer):
+        in_thread(lambda: peer.sendall(bytes(1_000_000)))
+        got, filled = 0, False
+        while got < 1_000_000:
+            if not channel.more:
+                waker.wait_for(channel.sock, channel.at)
+            got += len(channel.read() or b"")
+            filled |= channel.more
+        assert (1_000_000, True) == (got, filled)
+
+
+def test_the_end_of_tls_is_told_after_what_came_before(waker: Waker, tmp_path: Path) -> None:
+    """What the peer sent before its closing alert is read; then the end, again and again."""
+    with tls_pair(waker, authority(tmp_path)) as (channel, peer):
+        peer.sendall(b"last words")
+        with contextlib.suppress(OSError):
+            peer.settimeout(0.05)
+            peer.unwrap()
+        waker.wait_for(channel.sock, channel.at)
+        got = b""
+        while len(got) < 10:
+            got += channel.read() or b""
+        assert b"last words" == got
+        assert soon(lambda: channel.read() == b"")
+        assert (b"", True) == (channel.read(), channel.more)
+
+
+def test_tls_that_is_cut_off_is_an_end(waker: Waker, tmp_path: Path) -> None:
+    """A connection that ends without the closing alert ends as any other: SignalR's own Close tells what is missing."""
+    with tls_pair(waker, authority(tmp_path)) as (channel, peer):
+        peer.sendall(b"cut")
+        socket.socket(fileno=peer.detach()).close()
+        assert soon(lambda: channel.read() == b"cut")
+        assert soon(lambda: channel.read() == b"")
+
+
+def test_a_broken_tls_record_is_an_error_after_what_came_before(waker: Waker, tmp_path: Path) -> None:
+    """Bytes that were tampered with are refused; whole records in front of them are read first."""
+    with tls_pair(waker, authority(tmp_path)) as (channel, peer):
+        peer.sendall(b"first")
+        assert soon(lambda: channel.read() == b"first")
+        peer.sendall(b"good")
+        raw = socket.socket(fileno=peer.detach())
+        raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        # Both come with one read.
+        assert soon(lambda: len(channel.sock.recv(4096, socket.MSG_PEEK)) >= 4 + 22 + 37)
+        assert (b"good", True) == (channel.read(), channel.more)
+        with pytest.raises(ssl.SSLError):
+            channel.read()
+        raw.close()
+
+
+def test_a_goodbye_over_tls_is_read_to_its_end(waker: Waker, tmp_path: Path) -> None:
+    """The peer reads what was sent last and a clean end, though it had sent something that nobody read."""
+    with tls_pair(waker, authority(tmp_path)) as (channel, peer):
+        peer.sendall(b"unread")
+        channel.send(b"goodbye")
+        channel.sock.settimeout(1.0)
+        channel.patient = False
+        ended = in_thread(channel.finish)
+        assert (b"goodbye", b"") == (peer.recv(100), peer.recv(100))
+        peer.close()
+        ended.join(5)
+        channel.close()
+
+
+@contextlib.contextmanager
+def tls_pair(waker: Waker, ca: Any) -> Iterator[tuple[Channel, ssl.SSLSocket]]:
+    """A channel and the plain TLS socket at its other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peers: list[ssl.SSLSocket] = []
+
+        def accept() -> None:
+            peers.append(server_context(ca).wrap_socket(listener.accept()[0], server_side=True))
+
+        accepting = in_thread(accept)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        channel = opened(url, waker, tls=trusting_context(str(ca.certificate)))
+        accepting.join(5)
+        try:
+            yield channel, peers[0]
+        finally:
+            channel.close()
+            peers[0].close()
 
 
 def test_tls_without_trust_is_refused(waker: Waker, tmp_path: Path) -> None:
@@ -276,4 +379,3 @@ def test_a_tls_handshake_that_hangs_can_be_called_off(waker: Waker) -> None:
         threading.Timer(0.1, waker.stop).start()
         with pytest.raises(Interrupted):
             opened(hub.url.replace("http", "https"), waker)
-        assert opening.CHUNK == 65536

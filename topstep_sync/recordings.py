@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.events import Event
-from topstep_sync.realtime.opening import Interrupted, Waker
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.signalr import RECORD_SEPARATOR, Batch, HubProtocol, Invocation, invocation
+from topstep_sync.realtime.waker import Interrupted, Waker
 from topstep_sync.realtime.websocket import BrokenFrame, BufferedWebSocket, PeerClosed, UpgradeRefused, open_websocket
 from topstep_sync.realtime.wire import interpret, market_decoder
 from topstep_sync.session import Session

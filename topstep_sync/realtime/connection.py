@@ -24,10 +24,10 @@ from topstep_sync.realtime.dialing import Dialer
 from topstep_sync.realtime.forks import REASON, survive
 from topstep_sync.realtime.lifecycle import Ending, Event, Schedule, State, step
 from topstep_sync.realtime.link import Call, Ended, Link, Outbox, Sink
-from topstep_sync.realtime.opening import Interrupted, Waker
 from topstep_sync.realtime.router import CallbackSink
 from topstep_sync.realtime.subscriptions import Subscriptions, Want
 from topstep_sync.realtime.tokens import token_source
+from topstep_sync.realtime.waker import Interrupted, Waker
 from topstep_sync.realtime.websocket import BufferedWebSocket
 
 _log = logging.getLogger("topstep_sync.realtime")

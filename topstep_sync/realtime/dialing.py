@@ -11,8 +11,9 @@ from topstep_sync.errors import AuthenticationError, SessionClosed
 from topstep_sync.models import Token
 from topstep_sync.realtime.lifecycle import Ending
 from topstep_sync.realtime.link import Ended
-from topstep_sync.realtime.opening import Interrupted, Waker, trusting_context
+from topstep_sync.realtime.opening import trusting_context
 from topstep_sync.realtime.tokens import Tokens
+from topstep_sync.realtime.waker import Interrupted, Waker
 from topstep_sync.realtime.websocket import BufferedWebSocket, UpgradeRefused, open_websocket
 
 _log = logging.getLogger("topstep_sync.realtime")

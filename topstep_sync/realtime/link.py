@@ -18,8 +18,8 @@ from topstep_sync.config import StreamConfig
 from topstep_sync.errors import ConnectionLost, Fate, HubError, StreamError
 from topstep_sync.realtime import signalr
 from topstep_sync.realtime.lifecycle import Ending, State
-from topstep_sync.realtime.opening import Interrupted, Waker
 from topstep_sync.realtime.subscriptions import Step, Subscriptions
+from topstep_sync.realtime.waker import Interrupted, Waker
 from topstep_sync.realtime.websocket import BrokenFrame, BufferedWebSocket, PeerClosed
 
 _log = logging.getLogger("topstep_sync.realtime")
@@ -189,8 +189,7 @@ class Link:
         if self._waker.stopped:
             raise Interrupted
         channel = self._ws.sock
-        idle = not self._ws.more and not channel.pending()
-        if idle and not self._waker.wait(channel.sock, until - self._clock.monotonic()):
+        if not self._ws.more and not self._waker.wait(channel.sock, until - self._clock.monotonic()):
             return
         try:
             messages = self._ws.messages()

@@ -6,7 +6,6 @@ at once: measured 4 times as many a second. The socket never blocks; whoever rea
 """
 
 import logging
-import socket
 import ssl
 import struct
 from collections.abc import Callable
@@ -17,7 +16,9 @@ import websocket
 from websocket import ABNF
 
 from topstep_sync.clock import Clock
-from topstep_sync.realtime.opening import CHUNK, Channel, Waker, open_channel
+from topstep_sync.realtime.channel import Channel
+from topstep_sync.realtime.opening import open_channel
+from topstep_sync.realtime.waker import Waker
 from topstep_sync.redact import RedactingFilter
 
 _log = logging.getLogger("topstep_sync.realtime")
@@ -83,8 +84,7 @@ class BufferedWebSocket(websocket.WebSocket):
         data = self.sock.ahead or self.sock.read()
         self.sock.ahead = b""
         self.heard = bool(data)
-        # A read that did not fill the chunk has most likely taken everything there was.
-        self.more = data is not None and len(data) == CHUNK
+        self.more = self.sock.more
         if data:
             self._buffer = self._buffer + data if self._buffer else data
         found: list[bytes] = []
@@ -165,19 +165,13 @@ class BufferedWebSocket(websocket.WebSocket):
 
     def goodbye(self, *texts: str) -> None:
         """*texts* and a closing frame are sent, if the peer takes them within `LINGER` seconds; then it is closed."""
-        sock = self.sock.sock
         try:
-            sock.settimeout(LINGER)
+            self.sock.sock.settimeout(LINGER)
             self.sock.patient = False
             for text in texts:
                 self.send(text)
             self.send_close()
-            if not isinstance(sock, ssl.SSLSocket):
-                # Closing with unread input would send a reset, and the peer would never see the goodbye.
-                sock.shutdown(socket.SHUT_WR)
-                for _ in range(64):
-                    if not sock.recv(65536):
-                        break
+            self.sock.finish()
         except (OSError, ValueError, websocket.WebSocketException):
             pass  # it is over either way
         finally:

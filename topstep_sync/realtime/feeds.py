@@ -1,11 +1,9 @@
-"""What each hub's thread does with what arrives: market events go straight on, user events through reconciliation.
+"""What each hub's thread does with what arrives; market events go straight on (those of the user hub: `user_feed`).
 
 Everything here runs on the owner's thread of its hub, except where a method says otherwise.
 """
 
 import logging
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -26,17 +24,11 @@ from topstep_sync.events import (
 )
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.queue import EventQueue
-from topstep_sync.realtime.reconcile import Reconciler, Snapshot, account_of
 from topstep_sync.realtime.subscriptions import Step, Want
 from topstep_sync.realtime.wire import Partly, interpret
 
 _log = logging.getLogger("topstep_sync.realtime")
 
-Fetch = Callable[[list[int], float], Snapshot]
-
-RETRY: Final = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # seconds between attempts at a snapshot; the last one repeats
-DOUBT: Final = 2.0  # seconds two clocks may be apart unseen: the Date header has whole ones. An order too many is told.
-RELOOK: Final = 30.0  # GUESS: seconds between snapshots because of records that make no sense
 _SMALL: Final = 64  # events; a larger batch is sampled for the times of the last data
 _contract_id: Final = attrgetter("contract_id")
 
@@ -138,246 +130,6 @@ class MarketFeed(Feed):
 
     def take(self, events: list[Any], now: float, epoch: float) -> None:
         self.events([event for event in events if isinstance(event, MarketEvent)], now, epoch)
-
-
-class UserFeed(Feed):
-    """Accounts, orders, positions and trades, each delivered once, and the state they amount to."""
-
-    def __init__(self, clock: Clock, fetch: Fetch | None, hold_seconds: float, skew: Callable[[], float]) -> None:
-        super().__init__("user", clock)
-        self._fetch = fetch
-        self._skew = skew
-        self._hold_seconds = hold_seconds
-        self.reconciler = Reconciler()
-        self.wake: Callable[[], None] = lambda: None
-        """Wakes the owner's thread; a snapshot has come."""
-        self.agreed: Callable[[int], bool] = lambda account_id: True
-        """Whether the hub has answered every subscription to an account."""
-        self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._gap: tuple[float, float] | None = None  # not reconciled yet: start and end, seconds since 1970
-        self._told = False  # whether that gap was told of already
-        self._lost_at = 0.0  # monotonic: when it began
-        self._missed: float | None = None  # when a record came that made no sense, seconds since 1970
-        self._looking: float | None = None  # the same, of what the snapshot under way is to tell
-        self._look_at = 0.0  # monotonic: the next snapshot because of such records is not before
-        self._up = False
-        self._job = 0  # number of the snapshot that is awaited; an older one is of no use
-        self._busy = False
-        self._failures = 0
-        self._retry_at = 0.0
-        self._release_at = FOREVER
-        self.trouble: str | None = None
-        """Why the last snapshot failed; `None` after one that did not."""
-        self.caught_up = threading.Event()
-        """Set while every watched account is reconciled."""
-
-    ############################################## from other threads ##############################################
-
-    def watch(self, account_ids: Iterable[int]) -> None:
-        """These accounts are wanted from now on; from any thread."""
-        self.caught_up.clear()
-        self._commands.append((self._watch, (frozenset(account_ids), self._gateway_now())))
-
-    def forget(self, account_ids: Iterable[int]) -> None:
-        """These accounts are wanted no more; from any thread."""
-        self._commands.append((self._forget, (frozenset(account_ids),)))
-
-    def forked(self) -> None:
-        """In a child process: nothing is known."""
-        self.reconciler = Reconciler()
-        self._commands.clear()
-        self._gap, self._up, self._busy = None, False, False
-        self.caught_up = threading.Event()
-
-    def _watch(self, account_ids: frozenset[int], epoch: float) -> None:
-        for account_id in account_ids:
-            self.reconciler.watch(account_id, epoch)
-        if self._fetch is not None:
-            self._hold(self.reconciler.unknown)
-
-    def _forget(self, account_ids: frozenset[int]) -> None:
-        for account_id in account_ids:
-            self.reconciler.forget(account_id)
-
-    ############################################## the connection's life ##############################################
-
-    def _gateway_now(self) -> float:
-        """Now, in seconds since 1970, as the gateway dates orders and trades; too early rather than too late."""
-        return self._clock.epoch() + self._skew() - DOUBT
-
-    def changed(self, state: State, reason: str | None) -> None:
-        if state is not State.CONNECTED:
-            if self._up and self._gap is None:
-                self._lost_at = self._clock.monotonic()
-            self._up = False
-            self._job += 1
-            self._busy = False
-            self._still_missed()
-            self.reconciler.doubt()
-            self.caught_up.clear()
-            if self._fetch is not None:
-                # From now on: events may share a batch with the last answer to the subscriptions.
-                self._watch(frozenset(a for route in self.routes for a in route.wanted), self._gateway_now())
-                self._hold(self.reconciler.watched)
-        super().changed(state, reason)
-
-    def established(self, gap_start: float | None, gap_end: float) -> None:
-        self._run_commands()
-        self._up = True
-        self._failures, self._retry_at = 0, 0.0
-        if gap_start is not None:
-            start = min(gap_start, self._gap[0]) if self._gap else gap_start
-            self._gap, self._told = (start, gap_end), False
-        if self._fetch is None:
-            if self._gap is not None:
-                self._tell_gap(0, 0, reconciled=False)
-                self._gap = None
-            self.caught_up.set()
-        else:
-            self._hold(self.reconciler.watched if self._gap else self.reconciler.unknown)
-
-    def _hold(self, account_ids: set[int]) -> None:
-        """Their events wait for a snapshot; on a connection that is up, not for long."""
-        self.reconciler.hold(account_ids)
-        waiting = self._up and self.reconciler.holding
-        self._release_at = self._clock.monotonic() + self._hold_seconds if waiting else FOREVER
-
-    def due(self, now: float) -> float:
-        self._run_commands()
-        if self._up and not self._busy and self._fetch is not None:
-            behind = self._gap is not None or bool(self.reconciler.unknown)
-            if not behind:
-                self.caught_up.set()
-            if now >= self._retry_at and (behind or self._relook_at() <= now):
-                self._start()
-        if now >= self._release_at:
-            self._give_up_waiting()
-        idle = self._up and not self._busy
-        wanted = min((at for at in (self._retry_at, self._relook_at()) if idle and at > now), default=FOREVER)
-        return min(self._release_at, wanted, self.tick(now))
-
-    def missed(self) -> None:
-        """REST is asked what the record may have said, now or, where they are many, a little later."""
-        if self._missed is None:
-            self._missed = self._clock.epoch()
-
-    def _relook_at(self) -> float:
-        return FOREVER if self._missed is None else self._look_at
-
-    def _still_missed(self) -> None:
-        """The snapshot that was to tell what a record said does not come."""
-        if self._looking is not None:
-            self._missed, self._looking = self._looking, None
-
-    def _run_commands(self) -> None:
-        while self._commands:
-            command, arguments = self._commands.popleft()
-            command(*arguments)
-
-    def refused(self, step: Step, reason: str) -> None:
-        if step.target == "SubscribeOrders":
-            # An account that is not ours would make every snapshot fail.
-            self.reconciler.forget(step.want.arguments[0])
-        super().refused(step, reason)
-
-    ################################################## reconciling ##################################################
-
-    def _start(self) -> None:
-        """Fetch a snapshot on a thread of its own: the hub must go on answering pings meanwhile."""
-        assert self._fetch is not None
-        gap = self._gap
-        now = self._clock.monotonic()
-        missed = self._missed if gap or self._relook_at() <= now else None
-        wanted = self.reconciler.watched if gap or missed else self.reconciler.unknown
-        if not wanted:
-            self._gap = None
-            return
-        # What happens between a snapshot and a subscription that stands only later would be in neither.
-        accounts = {account_id for account_id in wanted if self.agreed(account_id)}
-        if not accounts:
-            return  # the hub's answer brings us here again
-        self.reconciler.asking()
-        self._busy, self._job = True, self._job + 1
-        start = self._clock.epoch()
-        if gap:  # by both clocks: the wall clock may have been set back meanwhile, and the other one stood still
-            start = min(gap[0], start - (now - self._lost_at))
-        if missed is not None:
-            start = min(start, missed)
-            self._looking, self._missed, self._look_at = missed, None, now + RELOOK
-            self._hold(accounts)
-        start += self._skew()
-        arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start, accounts))
-        threading.Thread(target=self._work, args=arguments, name="topstep-reconcile", daemon=True).start()
-
-    def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:
-        try:
-            snapshot, error = fetch(accounts, since), None
-        except Exception as failure:
-            snapshot, error = None, f"{type(failure).__name__}: {failure}"
-        self._commands.append((self._finish, (job, accounts, snapshot, error)))
-        self.wake()
-
-    def _finish(self, job: int, accounts: list[int], snapshot: Snapshot | None, error: str | None) -> None:
-        if job != self._job or not self._up:
-            return  # the connection was lost meanwhile; another snapshot will follow
-        self._busy = False
-        now, epoch = self._clock.monotonic(), self._clock.epoch()
-        self.trouble = error
-        if snapshot is None:
-            self._still_missed()
-            self._retry_at = now + RETRY[min(self._failures, len(RETRY) - 1)]
-            self._failures += 1
-            _log.warning("~ no snapshot to reconcile with (attempt %d): %s", self._failures, error)
-            return
-        self._failures, self._retry_at, self._looking = 0, 0.0, None
-        recovered, lost = self.reconciler.apply(snapshot, accounts, now, epoch)
-        self._deliver(recovered)
-        if self._gap is not None:
-            self._tell_gap(len(recovered), lost, reconciled=True)
-            self._gap = None
-        self._release_at = FOREVER
-        self._deliver(self.reconciler.release())
-        if self.reconciler.unknown:
-            self._hold(self.reconciler.unknown)
-        else:
-            self.caught_up.set()
-
-    def _give_up_waiting(self) -> None:
-        """Live events must not wait for ever for a snapshot that does not come."""
-        self._release_at = FOREVER
-        if self._gap is not None and not self._told:
-            self._told = True
-            self._tell_gap(0, 0, reconciled=False)
-        self._deliver(self.reconciler.release())
-
-    def _tell_gap(self, recovered: int, lost: int, reconciled: bool) -> None:
-        assert self._gap is not None
-        start, end = self._gap
-        self.tell(
-            Reconnected(
-                source="user",
-                gap_start=start,
-                gap_end=end,
-                recovered_count=recovered,
-                lost=lost,
-                reconciled=reconciled,
-            )
-        )
-
-    ################################################### delivering ###################################################
-
-    def take(self, events: list[Any], now: float, epoch: float) -> None:
-        self._run_commands()
-        for event in events:
-            self.last_data[account_of(event)] = now
-        self._deliver(self.reconciler.live(events))
-
-    def events(self, batch: list[Any], now: float, epoch: float) -> None:
-        self.take(batch, now, epoch)
-
-    def _deliver(self, events: list[Any]) -> None:
-        for queue, wanted, _ in self.routes:
-            queue.put([event for event in events if account_of(event) in wanted])
 
 
 def market_wants(

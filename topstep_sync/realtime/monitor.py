@@ -7,11 +7,12 @@ from topstep_sync.clock import Clock
 from topstep_sync.config import StreamConfig
 from topstep_sync.events import DepthEvent, QuoteEvent, TradesEvent
 from topstep_sync.realtime.connection import SignalRConnectionManager
-from topstep_sync.realtime.feeds import Feed, UserFeed
+from topstep_sync.realtime.feeds import Feed
 from topstep_sync.realtime.health import Action, HubHealth, StaleWatch, Status, judge
 from topstep_sync.realtime.lifecycle import Ending
 from topstep_sync.realtime.link import Ended
 from topstep_sync.realtime.subscriptions import Want
+from topstep_sync.realtime.user_feed import UserFeed
 
 _log = logging.getLogger("topstep_sync.realtime")
 

@@ -18,7 +18,7 @@ from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config
 from topstep_sync.errors import InvalidRequest, SessionClosed, StreamError, StreamFailed
 from topstep_sync.realtime.connection import SignalRConnectionManager
-from topstep_sync.realtime.feeds import Feed, Fetch, MarketFeed, Route, UserFeed, market_wants, user_wants
+from topstep_sync.realtime.feeds import Feed, MarketFeed, Route, market_wants, user_wants
 from topstep_sync.realtime.forks import survive
 from topstep_sync.realtime.health import Health
 from topstep_sync.realtime.lifecycle import State
@@ -26,6 +26,7 @@ from topstep_sync.realtime.monitor import Monitor
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.state import TradingState
 from topstep_sync.realtime.subscriptions import Want
+from topstep_sync.realtime.user_feed import Fetch, UserFeed
 from topstep_sync.realtime.wire import market_decoder
 
 _log = logging.getLogger("topstep_sync.realtime")

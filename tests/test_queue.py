@@ -15,6 +15,7 @@ from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, Gap, OrderEvent, QuoteEvent, TradesEvent
 from topstep_sync.models import Depth, MarketTrade, Quote
 from topstep_sync.realtime.backlog import PILE, Backlog, merged
+from topstep_sync.realtime.book import Book
 from topstep_sync.realtime.queue import EventQueue, Signal
 
 TRADE = MarketTrade(price=1.0, timestamp="2026-11-24T00:00:00Z", type=0, volume=1)  # type: ignore[arg-type]
@@ -126,9 +127,23 @@ def test_merging_changes_no_event_that_another_queue_holds() -> None:
 
 
 def test_a_price_left_out_is_not_a_price_taken_away() -> None:
-    """UNSET keeps the old value; null takes its place; neither is ever zero."""
-    image = merged(Quote(last_price=5.0, best_bid=4.0), Quote(best_bid=None, best_ask=6.0))
-    assert (5.0, None, 6.0, UNSET) == (image.last_price, image.best_bid, image.best_ask, image.open)
+    """What is left out and what is null keep the old value; where there is none, neither is ever zero."""
+    image = merged(Quote(last_price=5.0, best_bid=4.0, low=None), Quote(best_bid=None, best_ask=6.0))
+    assert (5.0, 4.0, 6.0, UNSET, None) == (image.last_price, image.best_bid, image.best_ask, image.open, image.low)
+
+
+def test_a_null_is_shown_as_it_came_and_erases_nothing() -> None:
+    """A consumer that keeps up sees the null itself; the image that a slow one gets has the price known before."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock)
+    sent = [quote(best_bid=4.0, best_ask=5.0), quote(best_bid=None), quote(best_ask=6.0)]
+    for event in sent:
+        events.put([event])
+        assert event is events.get()
+    events.put(list(sent))
+    clock.advance(1.0)
+    (image,) = events.drain()
+    assert (4.0, 6.0) == (image.data.best_bid, image.data.best_ask)
 
 
 FIELDS = st.fixed_dictionaries(
@@ -345,6 +360,58 @@ def test_wait_for_keeps_no_more_than_the_limits_of_the_queue() -> None:
     assert "gap" in left
     assert "book_reset" in left
     assert "connection" in left
+
+
+LEVELS = st.builds(
+    lambda price, volume: {"price": float(price), "volume": volume}, st.integers(1, 3), st.integers(0, 3)
+)
+
+
+@given(st.lists(st.one_of(LEVELS, st.just("lost")), max_size=20), st.lists(st.integers(0, 5), max_size=20))
+def test_every_depth_event_changes_a_book_once(rows: list[Any], looks: list[int]) -> None:
+    """However often `wait_for` looks at an event and puts it back, the book is as of the furthest one looked at."""
+    gone = ConnectionEvent(source="market", state="reconnecting")
+    sent = [gone if row == "lost" else depth(**row) for row in rows]
+    events, book, seen, taken = EventQueue(clock=ManualClock(0.0)), Book("A"), 0, 0
+    events.put(list(sent))
+
+    def see(until: int) -> None:
+        nonlocal seen
+        for event in sent[seen:until]:
+            book.clear() if event is gone else book.apply(event.data)
+        seen = max(seen, until)
+
+    for look in looks:
+        left = len(sent) - taken
+        if look % 2:
+            found = events.drain(look)
+            taken += len(found)
+            see(taken)
+        else:
+            countdown = iter(range(look, -1, -1))
+            with pytest.raises(ZeroDivisionError if left > look else queue.Empty):
+                events.wait_for(lambda event, n=countdown: 1 // next(n) < 0, timeout=0.0)
+            see(min(taken + look + 1, len(sent)))
+        told = events.book("A")
+        assert (book.bids(), book.updates) == (told.bids(), told.updates)
+    assert sent[taken:] == events.drain()
+
+
+def test_a_book_that_was_dropped_while_waiting_is_built_from_what_came_after() -> None:
+    """Overflow in the hands of `wait_for` resets the book once; what was looked at behind it is in the book."""
+    events = EventQueue(clock=ManualClock(0.0), max_depth=10)
+    last = 10_000
+    batches = iter([[depth(price=1.0, volume=i)] for i in range(last - 1)] + [[depth(price=2.0, volume=7)], [order(1)]])
+
+    def wanted(event: Any) -> bool:
+        events.put(next(batches, []))
+        return event.kind == "order"
+
+    events.put([depth(price=3.0)])
+    assert "order" == events.wait_for(wanted).kind
+    assert [(2.0, 7)] == events.book("A").bids()
+    assert ["book_reset", "depth"] == [event.kind for event in events.drain()]
+    assert [(2.0, 7)] == events.book("A").bids()
 
 
 #################################################### ending ####################################################

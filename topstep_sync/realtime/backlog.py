@@ -3,7 +3,7 @@
 | kind | when the consumer is slow |
 |---|---|
 | user events, and those about the stream | never dropped |
-| quotes | merged per contract into the oldest one that waits; a price that did not change is kept, not zeroed |
+| quotes | merged per contract into the oldest one that waits; a price left out, or null, is kept and not zeroed |
 | market trades | the oldest are dropped, and a `Gap` in their place says how many |
 | depth | all updates are dropped, and a `BookReset` for each contract in their place says so |
 
@@ -18,11 +18,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET
 
 from topstep_sync.clock import FOREVER, Clock
 from topstep_sync.events import BookReset, DepthEvent, Gap, QuoteEvent, TradesEvent
-from topstep_sync.models import Quote
+from topstep_sync.models import Quote, given
 
 # Merging begins when the consumer is this far behind; below it nobody could tell the difference.
 BEHIND: Final = 0.1  # GUESS: seconds; quotes of one contract come 42 a second at the open
@@ -194,10 +193,13 @@ class Backlog:
 
 
 def merged(old: Quote, new: Quote) -> Quote:
-    """*old* with what *new* says; what *new* left out stays as it was."""
-    return msgspec.structs.replace(
-        old, **{name: value for name in Quote.__struct_fields__ if (value := getattr(new, name)) is not UNSET}
-    )
+    """*old* with what *new* says; what *new* left out, or sent as null, stays as it was.
+
+    Serializers differ in whether they leave a null out, so a null says no more than nothing does. An event that was not
+    merged shows it.
+    """
+    news = {name: value for name in Quote.__struct_fields__ if given(value := getattr(new, name))}
+    return msgspec.structs.replace(old, **news)
 
 
 def _copied(event: QuoteEvent) -> QuoteEvent:

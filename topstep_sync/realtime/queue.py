@@ -84,6 +84,7 @@ class EventQueue:
         self._reason: str | None = None
         self._failed = False
         self._books: dict[str, Book] = {}
+        self._seen = 0  # of the first events that wait, how many that change a book have changed it already
         self._warn_at = _WARN_AT
         self.received = 0
         """Events handed over so far."""
@@ -99,6 +100,8 @@ class EventQueue:
             if self._reason is not None:
                 return
             resets = self._backlog.put(batch)
+            if resets:  # whatever was seen of the books is among what was dropped
+                self._seen = 0
             self.received += len(batch)
             waiting, size = self._waiting, self._backlog.size
         if waiting:
@@ -141,7 +144,7 @@ class EventQueue:
                     if self._waiting and self._backlog.size:
                         self._arrived.set()  # another consumer waits, and may have missed its turn
                     if type(event) in _DEPTH:
-                        self._keep_book(event)
+                        self._note(event)
                     return event
                 self._refuse_ended()
                 now = self._clock.monotonic()
@@ -196,11 +199,13 @@ class EventQueue:
             del events[most:]
         if not _DEPTH.isdisjoint(map(type, events)):
             for event in events:
-                self._keep_book(event)
+                self._note(event)
         return events
 
     def wait_for(self, predicate: Callable[[Any], bool], timeout: float | None = None) -> Any:
         """The first event for which *predicate* is true. The others stay, in their order, for `get`.
+
+        Books are as of the last event that was looked at, so *predicate* may ask one.
 
         Raises:
             queue.Empty: none came within *timeout* seconds.
@@ -219,11 +224,16 @@ class EventQueue:
         finally:
             with self._lock:
                 self._backlog.put_back(aside)
+                self._seen += sum(type(event) in _DEPTH for event in aside)
             self._arrived.set()  # another consumer may have found nothing meanwhile
 
     def _squeezed(self, aside: list[Any]) -> list[Any]:
         with self._lock:
             left, resets = self._backlog.squeezed(aside)
+            if resets:  # they are in *left*; what was put back behind them is to be applied to empty books
+                self._seen = 0
+                for contract_id in resets:
+                    self._books.setdefault(contract_id, Book(contract_id)).clear()
         if self._on_reset is not None:
             for contract_id in resets:
                 self._on_reset(contract_id)
@@ -285,16 +295,19 @@ class EventQueue:
         return self._reason
 
     def book(self, contract_id: str) -> Book:
-        """The order book of a contract, as of the last depth event that was taken; it goes on changing.
+        """The order book of a contract, as of the last depth event that was looked at; it goes on changing.
 
         It is empty after an event that says that the market hub is gone, until the hub tells of it anew.
         """
         with self._lock:
             return self._books.setdefault(contract_id, Book(contract_id))
 
-    def _keep_book(self, event: Any) -> None:
+    def _note(self, event: Any) -> None:
+        """The books are as *event* leaves them; what `wait_for` looked at and put back has changed them then."""
         assert self._lock.locked()
-        if type(event) is DepthEvent:
+        if self._seen and type(event) in _DEPTH:
+            self._seen -= 1
+        elif type(event) is DepthEvent:
             self._books.setdefault(event.contract_id, Book(event.contract_id)).apply(event.data)
         elif type(event) is BookReset and event.contract_id in self._books:
             self._books[event.contract_id].clear()

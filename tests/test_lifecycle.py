@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topstep_sync.clock import FOREVER
 from topstep_sync.config import StreamConfig
-from topstep_sync.realtime.lifecycle import TRANSITIONS, Ending, Event, Schedule, State, step
+from topstep_sync.realtime.lifecycle import (
+    LOGOUT_COUNTS,
+    TRANSITIONS,
+    Ending,
+    Event,
+    Schedule,
+    State,
+    after_logout,
+    step,
+)
 
 
 def delays(endings: list[Ending], chance: float = 0.5, up: float | None = None, **config: object) -> list[float | None]:
@@ -55,6 +65,21 @@ def test_a_conflict_backs_off_further_each_time() -> None:
     assert [10.0, 30.0, 60.0, 60.0] == delays([Ending.CONFLICT] * 4)
     assert [10.0, 30.0, 60.0] == delays([Ending.CONFLICT] * 3, up=20.0)
     assert [10.0, 10.0] == delays([Ending.CONFLICT] * 2, up=200.0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "age", "meaning"),
+    [
+        (Ending.LOST, 0.0, Ending.CONFLICT),
+        (Ending.KICKED, LOGOUT_COUNTS, Ending.CONFLICT),
+        (Ending.HOPELESS, 0.0, Ending.HOPELESS),
+        (Ending.LOST, LOGOUT_COUNTS + 1, Ending.LOST),
+        (Ending.KICKED, FOREVER, Ending.KICKED),
+    ],
+)
+def test_a_logout_explains_only_an_end_that_follows_it(ending: Ending, age: float, meaning: Ending) -> None:
+    """An end that comes minutes later, or never had a logout before it, is what it is."""
+    assert meaning is after_logout(ending, age)
 
 
 def test_hopeless_is_hopeless() -> None:

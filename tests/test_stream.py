@@ -422,6 +422,18 @@ def test_a_conflict_is_told_and_not_fought(hubs: Hubs) -> None:
     hubs.again()
 
 
+def test_a_logout_that_led_to_nothing_is_forgotten(hubs: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that outlives its GatewayLogout by far comes back at once when it ends, as any other."""
+    hubs.stream = hubs.make(backoff_seconds=(0.0, 0.0, 600.0))
+    events, peer = hubs.subscribe(accounts=[5])
+    peer.send(call("GatewayLogout"))
+    assert isinstance(events.wait_for(lambda event: isinstance(event, SessionConflict), 5), SessionConflict)
+    # The owner's clock is the machine's; that the logout is old is told by counting it for less than no time.
+    monkeypatch.setattr("topstep_sync.realtime.lifecycle.LOGOUT_COUNTS", -1.0)
+    peer.fin()
+    hubs.again()
+
+
 def test_a_stream_that_gives_up_ends_the_loop_with_the_reason(hubs: Hubs) -> None:
     """Iterating raises StreamFailed after the events before it; a new subscription is told at once, or starts anew."""
     hubs.stream = hubs.make(max_attempts=0)

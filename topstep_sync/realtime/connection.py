@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 from topstep_sync.checks import checked_url
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.config import USER_HUB_URL, Config, StreamConfig
 from topstep_sync.errors import ConnectionLost, StreamError, StreamFailed
 from topstep_sync.realtime import signalr
 from topstep_sync.realtime.dialing import Dialer
 from topstep_sync.realtime.forks import REASON, survive
-from topstep_sync.realtime.lifecycle import Ending, Event, Schedule, State, step
+from topstep_sync.realtime.lifecycle import Event, Schedule, State, after_logout, step
 from topstep_sync.realtime.link import Call, Ended, Link, Outbox, Sink
 from topstep_sync.realtime.router import CallbackSink
 from topstep_sync.realtime.subscriptions import Subscriptions, Want
@@ -84,7 +84,7 @@ class SignalRConnectionManager:
         self._reason: str | None = None
         self._settled = threading.Event()  # set while CONNECTED, FAILED or DISCONNECTED
         self._link: Link | None = None
-        self._conflict = False
+        self._logout_at = -FOREVER  # monotonic: when the gateway last said that another program took over
         self._stood = False  # whether it was ever established since `connect`
         self._gap_start: float | None = None  # of a gap that goes on
         self.reconnects: list[float] = []
@@ -260,8 +260,8 @@ class SignalRConnectionManager:
             self._callbacks.call(callback, *arguments)
 
     def conflicted(self) -> None:
-        """The gateway said that another program took over: when this connection ends, come back later than usual."""
-        self._conflict = True
+        """The gateway said that another program took over: if the connection ends now, come back later than usual."""
+        self._logout_at = self._clock.monotonic()
 
     def _require(self) -> None:
         if self._state is not State.CONNECTED:
@@ -301,9 +301,9 @@ class SignalRConnectionManager:
                 self._live(waker, schedule)
             except Ended as ended:
                 ending, reason = ended.ending, ended.reason
-            if self._conflict and ending is not Ending.HOPELESS:
-                ending, self._conflict = Ending.CONFLICT, False
-            delay = schedule.after(ending, self._clock.monotonic(), self._clock.random())
+            now = self._clock.monotonic()
+            ending = after_logout(ending, now - self._logout_at)
+            delay = schedule.after(ending, now, self._clock.random())
             if delay is None:
                 _log.error("! the %s connection gave up: %s", self.name, reason)
                 self._step(Event.GAVE_UP, reason)

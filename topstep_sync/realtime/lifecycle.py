@@ -73,6 +73,16 @@ class Ending(enum.Enum):
     HOPELESS = "hopeless"  # the handshake or the token was refused; another attempt would end the same
 
 
+LOGOUT_COUNTS: Final = (
+    60.0  # GUESS: seconds; field reports have the close follow at once. Later ends have other causes.
+)
+
+
+def after_logout(ending: Ending, age: float) -> Ending:
+    """What *ending* means when the gateway said GatewayLogout *age* seconds before."""
+    return Ending.CONFLICT if age <= LOGOUT_COUNTS and ending is not Ending.HOPELESS else ending
+
+
 # A second program that does the same as we do would be thrown out by each of our returns.
 _CONFLICT_STEP: Final = 2  # GUESS: from 10 s on; field reports tell of programs that fought with 0 s
 _KICKED_STEP: Final = 1

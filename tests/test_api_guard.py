@@ -1,5 +1,6 @@
 """The daily guard."""
 
+import threading
 from datetime import UTC, datetime, time
 from typing import Any
 
@@ -7,13 +8,15 @@ import pytest
 from gateway_model import ACCOUNT, MES, MNQ, GatewayModel
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from topstep_sync import errors
-from topstep_sync.api import guard
+from topstep_sync.api import exposure, guard
 from topstep_sync.api.rooms import Rooms
 from topstep_sync.clock import ManualClock
 from topstep_sync.config import Config
-from topstep_sync.models import OrderSide, Trade
+from topstep_sync.models import OrderSide, OrderStatus, PositionType, Trade
 
 
 def guarded(model: GatewayModel, **rules: Any) -> Rooms:
@@ -81,12 +84,187 @@ def test_getting_out_is_always_allowed() -> None:
     assert {} == model.positions
 
 
-def test_a_smaller_overweight_is_progress() -> None:
-    """A position that is above its limit may be turned into a smaller one of the other side."""
+def test_an_overweight_may_shrink_but_not_turn_over() -> None:
+    """A position above its limit may be reduced as far as one likes, and turned over only into one within the limit."""
     model = GatewayModel()
     guarded(model).orders.buy(ACCOUNT, MNQ.id, 8)
-    assert guarded(model, max_position=2).orders.sell(ACCOUNT, MNQ.id, 13)
-    assert 5 == next(iter(model.positions.values())).size
+    rooms = guarded(model, max_position=2)
+    assert rooms.orders.sell(ACCOUNT, MNQ.id, 3)
+    with pytest.raises(errors.RiskRefused, match=r"could become -3; max_position is 2"):
+        rooms.orders.sell(ACCOUNT, MNQ.id, 8)
+    assert rooms.orders.sell(ACCOUNT, MNQ.id, 7)
+    assert (PositionType.SHORT, 2) == ((held := next(iter(model.positions.values()))).type, held.size)
+
+
+def test_many_ways_out_are_ways_in() -> None:
+    """One contract is held: of four sells that each would close it, those are refused that could pile up short."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=1)
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    rooms.orders.sell(ACCOUNT, MNQ, 1, limit_price=21010.0)
+    rooms.orders.sell(ACCOUNT, MNQ, 1, limit_price=21020.0)  # flat, and then one short: within the limit
+    message = r"could become -2; max_position is 1; \+1 is held and sells of 2 may still fill: cancel them first, or"
+    with pytest.raises(errors.RiskRefused, match=message):
+        rooms.orders.sell(ACCOUNT, MNQ, 1, limit_price=21030.0)
+    with pytest.raises(errors.RiskRefused, match="could become -2"):
+        rooms.orders.sell(ACCOUNT, MNQ.id, 1)
+    assert 3 == sent(model)
+
+
+def test_a_way_out_twice_is_new_risk() -> None:
+    """After hours the first order that closes a position passes, the second one would open the opposite."""
+    model = at(16)
+    guarded(model).orders.buy(ACCOUNT, MNQ.id, 1)
+    rooms = guarded(model, open_until="15:10")
+    rooms.orders.sell(ACCOUNT, MNQ, 1, limit_price=21010.0)
+    with pytest.raises(errors.RiskRefused, match=r"it is 16:00 in Chicago; .*sells of 1 may still fill"):
+        rooms.orders.sell(ACCOUNT, MNQ.id, 1)
+    assert rooms.positions.close(ACCOUNT, MNQ, cancel_orders=True).swept
+    assert ({}, True) == (model.positions, bool(rooms.flatten(ACCOUNT)))
+
+
+def test_of_a_stop_and_a_target_only_one_counts() -> None:
+    """Legs that wait for their entry add nothing; once it has filled, the pair can only close it, once."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=2)
+    entry = rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0, stop_loss_ticks=40, take_profit_ticks=80)
+    short = rooms.orders.sell(ACCOUNT, MNQ, 2, limit_price=22000.0)  # were the legs counted, it could become -6
+    rooms.orders.cancel(short)
+    model.complete(entry.id)
+    for order in model.orders.values():
+        if order.status is OrderStatus.SUSPENDED:
+            model.put(replace(order, status=OrderStatus.OPEN))
+    assert rooms.orders.sell(ACCOUNT, MNQ, 2, limit_price=22000.0)  # +2, the pair takes 2, this one 2 more
+    with pytest.raises(errors.RiskRefused, match=r"could become -3"):
+        rooms.orders.sell(ACCOUNT, MNQ, 1, limit_price=22000.0)
+
+
+def test_linked_orders_are_one() -> None:
+    """Two orders that the gateway has linked count as the bigger of the two, whichever of them names the other."""
+    made = GatewayModel()
+    plain = made.orders[guarded(made).orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0).id]
+    for first, second in ((UNSET, 9), (7, UNSET), (7, 9)):
+        pair = [replace(plain, id=9, size=3, linked_order_id=first), replace(plain, id=7, linked_order_id=second)]
+        assert 3 == exposure.worst(0, exposure.pending(pair), OrderSide.BUY)
+    assert 4 == exposure.worst(0, exposure.pending([replace(plain, id=9, size=3), plain]), OrderSide.BUY)
+    assert 0 == exposure.worst(0, exposure.pending([plain]), OrderSide.SELL)
+
+
+def test_a_leg_outlives_its_entry() -> None:
+    """A leg whose entry has gone counts, waiting or not: an orphan that fills opens a position."""
+    model = GatewayModel()
+    entry = guarded(model).orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0, stop_loss_ticks=40)
+    model.complete(entry.id, OrderStatus.CANCELLED)
+    with pytest.raises(errors.RiskRefused, match="could become -3"):
+        guarded(model, max_position=2).orders.sell(ACCOUNT, MNQ.id, 1)
+
+
+def test_an_order_of_unknown_fate_counts_until_it_is_settled() -> None:
+    """After a reply that was lost for good, its order is counted as one that may fill; `verify` ends that."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=2)
+    model.faults = {"Order/place": ["dropped"], "Order/search": ["500"] * 6}
+    with pytest.raises(errors.OrderStateUnknown) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 2)
+    with pytest.raises(errors.RiskRefused, match=r"could become \+3"):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert None is rooms.orders.verify(caught.value.tag)
+    assert rooms.orders.buy(ACCOUNT, MNQ.id, 2)
+
+
+def test_an_order_of_unknown_fate_is_counted_once() -> None:
+    """An order that arrived although nobody knows is counted as the gateway shows it, and not twice."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=3)
+    after_the_guard = ["", *["500"] * 6]
+    model.faults = {"Order/place": ["lost"], "Order/search": ["500"] * 6}
+    model.faults |= {"Order/searchOpen": after_the_guard, "Order/v2/query": list(after_the_guard)}
+    with pytest.raises(errors.OrderStateUnknown) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0)
+    assert rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    assert 2 == rooms.orders.verify(caught.value.tag).size
+    with pytest.raises(errors.RiskRefused, match=r"could become \+4"):
+        rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+
+
+def test_the_same_tag_again_is_the_same_risk() -> None:
+    """An order whose fate is open may be placed again under its tag: it does not stand in its own way."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=2)
+    model.faults = {"Order/place": ["dropped"], "Order/search": ["500"] * 6}
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 2, custom_tag="entry-1")
+    assert 2 == rooms.orders.buy(ACCOUNT, MNQ.id, 2, custom_tag="entry-1").size
+
+
+def test_threads_share_the_limit() -> None:
+    """32 threads ask before the first order is executed: as many pass as the limit has room for."""
+    model, lock, all_asked, refused = GatewayModel(), threading.Lock(), threading.Event(), [0, 0]
+    plain = model.call
+
+    def note(index: int) -> None:
+        refused[index] += 1
+        if sum(refused) == 32:
+            all_asked.set()
+
+    def call(path: str, *rest: Any, **options: Any) -> Any:
+        if path == "/api/Order/place":
+            with lock:
+                note(0)
+            assert all_asked.wait(30)
+        with lock:
+            return plain(path, *rest, **options)
+
+    model.call = call  # type: ignore[method-assign]
+    rooms = guarded(model, max_position=3)
+
+    def buy() -> None:
+        try:
+            rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+        except errors.RiskRefused:
+            with lock:
+                note(1)
+
+    threads = [threading.Thread(target=buy) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert ([3, 29], 3) == (refused, next(iter(model.positions.values())).size)
+
+
+def test_what_settles_during_a_look_is_not_counted_twice() -> None:
+    """An order of another thread that is executed between the first look and the verdict leads to a second look."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=2)
+    searches = iter([lambda: rooms.orders.buy(ACCOUNT, MNQ.id, 1)])
+    plain = model.do_position_searchopen
+
+    def meanwhile(request: Any) -> Any:
+        next(searches, lambda: None)()
+        return plain(request)
+
+    model.do_position_searchopen = meanwhile  # type: ignore[method-assign]
+    assert rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert 2 == next(iter(model.positions.values())).size
+
+
+def test_an_endless_stream_of_others_ends_in_a_verdict() -> None:
+    """Where orders keep settling during every look, the most that could be there decides."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=60)
+    plain, deep = model.do_position_searchopen, [0]
+
+    def meanwhile(request: Any) -> Any:
+        deep[0] += 1
+        if deep[0] % 2:  # every look of the outer order, and not of the inner ones
+            rooms.orders.buy(ACCOUNT, MNQ.id, 10)
+        return plain(request)
+
+    model.do_position_searchopen = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(errors.RiskRefused, match=r"could become \+85; max_position is 60"):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 45)
+    assert 30 == next(iter(model.positions.values())).size
 
 
 def test_a_day_that_lost_enough() -> None:
@@ -151,6 +329,37 @@ def test_a_bigger_order_is_new_risk() -> None:
     assert 1 == model.orders[order.id].size
 
 
+def test_a_stale_record_does_not_hide_a_bigger_order() -> None:
+    """A change is judged by what the order is now, not by the record from before it was made smaller."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=4)
+    order = rooms.orders.buy(ACCOUNT, MNQ, 4, limit_price=20000.0)
+    rooms.orders.modify(order, size=1)
+    rooms.orders.buy(ACCOUNT, MNQ, 3, limit_price=20000.0)
+    with pytest.raises(errors.RiskRefused, match=r"could become \+5"):
+        rooms.orders.modify(order, size=2)
+    with pytest.raises(errors.OrderNotFound):
+        rooms.orders.modify(ACCOUNT, 1, size=2)
+
+
+def test_a_change_of_unknown_fate_counts_until_the_next_one() -> None:
+    """A bigger size that may still come counts, until another change of the order is certain."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=4)
+    order = rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    model.faults = {"Order/modify": ["dropped"]}
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.modify(order, size=4)
+    with pytest.raises(errors.RiskRefused, match=r"could become \+5"):
+        rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    rooms.orders.modify(order, size=1)
+    assert rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    model.faults = {"Order/modify": ["429"]}
+    with pytest.raises(errors.RateLimited):
+        rooms.orders.modify(order, size=3)
+    assert rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0)
+
+
 def test_a_dry_run_is_not_guarded() -> None:
     """Showing what would be sent asks nothing."""
     model = GatewayModel()
@@ -158,12 +367,13 @@ def test_a_dry_run_is_not_guarded() -> None:
     assert [] == model.calls
 
 
-@given(st.integers(-50, 50), st.integers(-50, 50))
-def test_reducing_never_turns_over(net: int, change: int) -> None:
-    """Whatever is held and ordered, what counts as reducing leaves less of the same side."""
-    if guard.reduces(net, change):
-        assert abs(net + change) < abs(net)
-        assert (net + change) * net >= 0
+@given(st.integers(-9, 9), st.lists(st.tuples(st.sampled_from(list(OrderSide)), st.integers(1, 9))), st.data())
+def test_no_fill_goes_beyond_the_worst_case(net: int, orders: list[tuple[OrderSide, int]], data: st.DataObject) -> None:
+    """Whatever part of what is pending fills, the position stays between the two worst cases."""
+    items = [exposure.Pending(exposure.signed(side, size), number) for number, (side, size) in enumerate(orders)]
+    filled = data.draw(st.lists(st.sampled_from(items), unique=True)) if items else []
+    low, high = exposure.worst(net, items, OrderSide.SELL), exposure.worst(net, items, OrderSide.BUY)
+    assert low <= net + sum(item.change for item in filled) <= high
 
 
 @given(st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1)))

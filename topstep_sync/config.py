@@ -230,12 +230,14 @@ class OrderConfig(Part):
 
 @dataclass(frozen=True)
 class GuardConfig(Part):
-    """When `session.orders` refuses new risk; an order that only reduces a position passes. All off by default."""
+    """When `session.orders` refuses new risk. What only reduces a position passes, even if all of that side fills that
+    is pending; closing, cancelling and `flatten` always do. All off by default."""
 
     max_order_size: int | None = setting(None, positive)
     """Most contracts of one order; `None`: no rule."""
     max_position: int | None = setting(None, positive)
-    """Most contracts held in one contract, working orders of the same side counted as filled; `None`: no rule."""
+    """Most contracts held in one contract, all that may still fill on the same side counted as filled; `None`: no
+    rule."""
     max_daily_loss: float | None = setting(None, positive)
     """Account currency; realised after fees, since 17:00 in Chicago; open positions are not valued. `None`: no rule."""
     open_from: str | None = setting(None, time_of_day)

@@ -1,34 +1,93 @@
 """The daily guard: rules under which new risk is refused before anything is sent. Off unless configured.
 
-An order that only reduces a position always passes. What the rules need to know and cannot find out counts as a
-refusal: a guard that lets orders through when it is blind is none.
+What it asks of every order, and of every change that makes one bigger, is where the position could end in the worst
+case: everything of that side fills that works at the gateway, is on its way there, or may have got there unheard (an
+`OrderStateUnknown` that no look-up has settled), and nothing of the other side. Of the stop and the target of one
+entry only one counts, for only one fills; the legs of an entry that still works do not count at all.
+
+An order that leaves the position in that case on the side where it is, or flat, only reduces it, and passes every
+rule. Whatever else it is, it is new risk: four sells against one contract held are one way out and three ways in.
+`positions.close`, `close_part`, `cancel`, `cancel_all` and `flatten` are never asked about.
+
+What the rules need to know and cannot find out counts as a refusal: a guard that lets orders through when it is blind
+is none. Orders of several threads are counted together, as nobody's order is sent before its claim is entered here.
+Orders of other programs are seen once the gateway shows them.
 """
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, time
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from topstep_sync.api import calendar
-from topstep_sync.api.results import PlacedOrder
+from topstep_sync.api.exposure import Pending, net_size, pending, signed, worst
+from topstep_sync.api.ledger import Intent
 from topstep_sync.clock import Clock
 from topstep_sync.config import GuardConfig
-from topstep_sync.errors import RiskRefused, TopstepError
-from topstep_sync.messages import ModifyOrder, PlaceOrder
-from topstep_sync.models import Order, OrderSide, Position, PositionType, Trade, given
+from topstep_sync.errors import AccountNotFound, Fate, OrderNotFound, RiskRefused, TopstepError
+from topstep_sync.messages import PlaceOrder
+from topstep_sync.models import Order, OrderSide, Position, Trade, given
+
+T = TypeVar("T")
+Doubtful = Callable[[], Iterable[Intent]]
+"""The intents that may have an order nobody knows of."""
+
+TRIES: Final = 3  # readings of the account before a claim is judged by the most that it could find there
 
 
-def net_size(positions: Iterable[Position], contract_id: str) -> int:
-    """Contracts held, negative when short."""
-    held = (p for p in positions if p.contract_id == contract_id)
-    return sum(-p.size if p.type is PositionType.SHORT else p.size for p in held)
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Room that an order, or a bigger size of one, may take."""
+
+    account_id: int
+    contract_id: str
+    side: OrderSide
+    size: int
+    """Contracts of the whole order."""
+    tag: str = ""
+    """Of an order that is placed."""
+    order_id: int = 0
+    """Of one that is changed."""
+
+    def beside(self, other: "Claim") -> bool:
+        """Whether *other* is about the same position, and does not stand for the same new order."""
+        same = (self.account_id, self.contract_id) == (other.account_id, other.contract_id)
+        return same and not (self.tag and self.tag == other.tag)
+
+    @classmethod
+    def of(cls, request: PlaceOrder) -> "Claim":
+        return cls(
+            account_id=request.account_id,
+            contract_id=request.contract_id,
+            side=request.side,
+            size=request.size,
+            tag=str(request.custom_tag),
+        )
 
 
-def signed(side: OrderSide, size: int) -> int:
-    return size if side is OrderSide.BUY else -size
+class Holdings(msgspec.Struct, frozen=True):
+    """What the gateway shows of one position."""
+
+    net: int
+    orders: list[Order]
+
+    def after(self, claims: Iterable[Claim], side: OrderSide) -> int:
+        """Where the position could end on *side*, with all of *claims*."""
+        orders, items = self.orders, list[Pending]()
+        tags = {order.custom_tag for order in orders}
+        for claim in claims:
+            if claim.order_id:
+                orders = [_resized(order, claim) for order in orders]
+            elif claim.tag not in tags:
+                items.append(Pending(signed(claim.side, claim.size), claim.tag))
+        return worst(self.net, [*pending(orders), *items], side)
 
 
-def reduces(net: int, change: int) -> bool:
-    """Whether *change* only takes away from *net*, without turning it over."""
-    return net * change < 0 and abs(change) <= abs(net)
+def _resized(order: Order, claim: Claim) -> Order:
+    return replace(order, size=max(order.size, claim.size)) if order.id == claim.order_id else order
 
 
 def earned(trades: Iterable[Trade]) -> float:
@@ -87,44 +146,121 @@ class Guard:
         self._positions = positions
         self._working = working
         self._trades = trades
+        self._lock = threading.Lock()  # guards _claims and _readings
+        self._claims: list[Claim] = []
+        self._readings: dict[int, list[Claim]] = {}  # per reading of an account: what was released meanwhile
 
-    def check(self, request: PlaceOrder) -> None:
-        """Returns when *request* may be sent.
+    @contextmanager
+    def placing(self, request: PlaceOrder, doubtful: Doubtful = tuple) -> Iterator[None]:
+        """*request* may be sent within, and counts for whoever else asks meanwhile.
 
         Raises:
             RiskRefused: a rule forbids it, or cannot be checked; nothing was sent.
         """
-        self._check(request.account_id, request.contract_id, request.side, request.size, request.size)
+        claim = Claim.of(request)
+        self._enter(claim, doubtful)
+        try:
+            yield
+        finally:
+            self._release(claim)  # if its fate is open, it is among the doubtful ones by now
 
-    def check_change(self, order: Order | PlacedOrder, request: ModifyOrder) -> None:
-        """Returns when *order* may be changed so; only a bigger one is new risk.
+    @contextmanager
+    def changing(self, order: Order, size: int, doubtful: Doubtful = tuple) -> Iterator[None]:
+        """*order* may be given *size* within; only a bigger one is new risk.
 
         Raises:
-            RiskRefused: as for `check`.
+            RiskRefused: as for `placing`.
         """
-        size = request.size
-        if isinstance(size, int) and size > order.size:
-            self._check(order.account_id, order.contract_id, order.side, size - order.size, size)
-
-    def _check(self, account_id: int, contract_id: str, side: OrderSide, added: int, size: int) -> None:
-        if not self.on:
-            return
+        claim = Claim(
+            account_id=order.account_id, contract_id=order.contract_id, side=order.side, size=size, order_id=order.id
+        )
+        if size > order.size:
+            self._enter(claim, doubtful)
         try:
-            reason = self._reason(account_id, contract_id, signed(side, added), size)
+            yield
+        except BaseException as error:
+            # What may still be carried out counts until the order has ended, or has been changed again.
+            if getattr(error, "fate", Fate.UNKNOWN) is not Fate.UNKNOWN:
+                self._release(claim)
+            raise
+        self._release(claim, all_of=order.id)
+
+    def sure(self, question: Callable[[], T]) -> T:
+        """The answer to *question*.
+
+        Raises:
+            RiskRefused: there is none.
+            OrderNotFound, AccountNotFound: that is the answer.
+        """
+        try:
+            return question()
+        except (OrderNotFound, AccountNotFound):
+            raise
         except TopstepError as error:
             raise RiskRefused(f"the daily guard cannot be sure ({type(error).__name__}: {error})") from error
-        if reason:
-            raise RiskRefused(f"the daily guard forbids new risk: {reason}")
 
-    def _reason(self, account_id: int, contract_id: str, change: int, size: int) -> str | None:
+    def _enter(self, claim: Claim, doubtful: Doubtful) -> None:
+        """*claim* counts from now on. Between its last look at the other claims and that, there is no gap."""
+        rule = self._by_size(claim.size) or self._by_time()
+        rule = rule or self.sure(lambda: self._by_loss(claim.account_id))
+        if rule is None and self._config.max_position is None:
+            with self._lock:
+                self._claims.append(claim)
+            return
+        for _ in range(TRIES):
+            refusal, again = self.sure(lambda: self._judged(claim, rule, doubtful))
+            if refusal is None:
+                return
+            if not again:
+                break
+        raise RiskRefused(f"the daily guard forbids new risk: {refusal}")
+
+    def _judged(self, claim: Claim, rule: str | None, doubtful: Doubtful) -> tuple[str | None, bool]:
+        """Why *claim* is refused, or `None` when it was entered; and whether another reading might say otherwise."""
+        missed: list[Claim] = []
+        with self._lock:
+            self._readings[id(missed)] = missed
+        try:
+            lost = [Claim.of(entry.request) for entry in doubtful()]
+            # Orders before positions: what fills in between is seen twice, and not overlooked.
+            orders = list(self._working(claim.account_id, claim.contract_id))
+            held = Holdings(net_size(self._positions(claim.account_id), claim.contract_id), orders)
+        except BaseException:
+            with self._lock:
+                del self._readings[id(missed)]
+            raise
+        with self._lock:
+            del self._readings[id(missed)]
+            others = [other for other in (*lost, *missed, *self._claims) if claim.beside(other)]
+            refusal = self._refusal(claim, rule, held, others)
+            if refusal is None:
+                self._claims.append(claim)
+        # What was released meanwhile may be among what was read, and would be counted twice then.
+        return refusal, bool(missed)
+
+    def _release(self, claim: Claim, all_of: int = 0) -> None:
+        with self._lock:
+            gone = [c for c in self._claims if c is claim or (all_of and c.order_id == all_of)]
+            self._claims = [c for c in self._claims if not any(c is other for other in gone)]
+            for missed in self._readings.values():
+                missed.extend(gone)
+
+    def _refusal(self, claim: Claim, rule: str | None, held: Holdings, others: list[Claim]) -> str | None:
+        """What the worst case says about *claim*, if *rule* is what forbids new risk just now."""
+        after = held.after([*others, claim], claim.side)
+        if signed(claim.side, after) <= 0:
+            return None
+        before = held.after(others, claim.side)
+        if rule is not None:
+            return rule + _hint(held.net, before, claim.side)
+        most = self._config.max_position
+        if most is None or abs(after) <= most:
+            return None
+        return f"the position could become {after:+d}; max_position is {most}" + _hint(held.net, before, claim.side)
+
+    def _by_size(self, size: int) -> str | None:
         most = self._config.max_order_size
-        reason = f"an order of {size}; max_order_size is {most}" if most and size > most else self._by_time()
-        if reason is None and self._config.max_position is None and self._config.max_daily_loss is None:
-            return None
-        net = net_size(self._positions(account_id), contract_id)
-        if reduces(net, change):
-            return None
-        return reason or self._by_position(account_id, contract_id, net, change) or self._by_loss(account_id)
+        return f"an order of {size}; max_order_size is {most}" if most and size > most else None
 
     def _by_time(self) -> str | None:
         begin, end = self._config.open_from, self._config.open_until
@@ -135,17 +271,6 @@ class Guard:
             return None
         return f"it is {local:%H:%M} in Chicago; new risk is taken from {begin or '00:00'} until {end or '24:00'}"
 
-    def _by_position(self, account_id: int, contract_id: str, net: int, change: int) -> str | None:
-        most = self._config.max_position
-        if most is None:
-            return None
-        same = [o for o in self._working(account_id, contract_id) if signed(o.side, 1) * change > 0]
-        pending = sum(signed(o.side, o.size - int(o.fill_volume or 0)) for o in same)
-        after = net + pending + change
-        if abs(after) <= most or abs(after) <= abs(net):
-            return None
-        return f"the position could become {after:+d}; max_position is {most}"
-
     def _by_loss(self, account_id: int) -> str | None:
         most = self._config.max_daily_loss
         if most is None:
@@ -153,3 +278,12 @@ class Guard:
         now = datetime.fromtimestamp(self._clock.epoch(), UTC)
         result = earned(self._trades(account_id, day_start(now)))
         return f"{-result:.2f} lost since 17:00 Chicago; max_daily_loss is {most:.2f}" if -result >= most else None
+
+
+def _hint(net: int, before: int, side: OrderSide) -> str:
+    """What an order that was meant as a way out runs into."""
+    waiting = abs(before - net)
+    if signed(side, net) >= 0 or not waiting:
+        return ""
+    word = "buys" if side is OrderSide.BUY else "sells"
+    return f"; {net:+d} is held and {word} of {waiting} may still fill: cancel them first, or use positions.close"

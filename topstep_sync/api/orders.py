@@ -164,12 +164,15 @@ class OrdersApi:
         request = self._ready(wish, label, custom_tag)
         if dry_run:
             return request
-        if self._guard is not None:
-            self._guard.check(request)
-        assert isinstance(request.custom_tag, str)
-        entry = Intent(request, request.custom_tag, self._clock.epoch(), minted=custom_tag is None)
         wanted = resend if callable(resend) else (lambda: True) if resend else None
-        return self._placer.place(entry, wanted, timeout)
+        if self._guard is None or not self._guard.on:
+            return self._placer.place(self._intent(request, custom_tag), wanted, timeout)
+        with self._guard.placing(request, self._ledger.open):
+            return self._placer.place(self._intent(request, custom_tag), wanted, timeout)
+
+    def _intent(self, request: PlaceOrder, own_tag: str | None) -> Intent:
+        assert isinstance(request.custom_tag, str)
+        return Intent(request, request.custom_tag, self._clock.epoch(), minted=own_tag is None)
 
     def buy(
         self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Options]
@@ -297,16 +300,18 @@ class OrdersApi:
         )
         ticket.check_revision(wish)
         order = contract = last = None
-        if wish.needs_contract or (size is not None and self._guard is not None and self._guard.on):
+        if wish.needs_contract:
             order = self._known(account_id, order_id, account, number)
-        if order is not None and wish.needs_contract:
             contract = self._contracts.get(order.contract_id)
-        if contract is not None:
             last = self._last(wish, contract)
         request, trail = ticket.revise(wish, account, number, order, contract, last)
-        if order is not None and self._guard is not None:
-            self._guard.check_change(order, request)
-        return self._changer.modify(request, contract, trail, timeout)
+        guard = self._guard
+        if guard is None or not guard.on or not isinstance(request.size, int):
+            return self._changer.modify(request, contract, trail, timeout)
+        # As it is now: by a record from before another change, a bigger size may look like a smaller one.
+        now = guard.sure(lambda: self.get(account, number))
+        with guard.changing(now, request.size, self._ledger.open):
+            return self._changer.modify(request, contract, trail, timeout)
 
     def wait(self, account_id: Any, order_id: Any = None, *, timeout: float | None = 60.0) -> Order:
         """The order once it has ended: filled, cancelled, expired or rejected. Takes ids, or an order.

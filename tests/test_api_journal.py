@@ -36,10 +36,19 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     journal.write(intent("a"), 5.0)
     line = next(journal.lines())
     assert ("a", State.PREPARED, 5.0, REQUEST) == (line.tag, line.state, line.at, line.request)
-    left = line.intent()
-    assert (State.UNKNOWN, True, False) == (left.state, left.doubtful, left.minted)
+    left = line.intent(9.0)
+    assert (State.UNKNOWN, True, False, 0.0) == (left.state, left.doubtful, left.minted, left.lost)
     assert line == journal.last("a")
     assert None is journal.last("b")
+
+
+def test_a_line_says_until_when_an_attempt_may_have_gone_out(tmp_path: Path) -> None:
+    """Of an order about to be sent, its last moment is written; but whoever reads it earlier knows that it is over."""
+    journal = Journal(tmp_path / "j")
+    journal.write(intent("a"), 5.0, until=95.0)
+    line = next(journal.lines())
+    assert (State.SENT, 95.0) == (line.state, line.lost)
+    assert [9.0, 95.0] == [line.intent(now).lost for now in (9.0, 200.0)]
 
 
 def test_the_last_line_counts(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from gateway_model import ACCOUNT, MES, MNQ, GatewayModel
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from topstep_sync import errors
 from topstep_sync.api import ledger
@@ -402,6 +404,46 @@ def test_a_gateway_without_the_newer_endpoints(model: GatewayModel, rooms: Rooms
     assert OrderStatus.FILLED is rooms.orders.get(ACCOUNT, placed.id).status
 
 
+def test_an_absence_is_not_believed_for_ever(model: GatewayModel, rooms: Rooms) -> None:
+    """One 404 may be a proxy's: after some minutes the endpoint is asked again, and the legs are seen once more."""
+    rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0, stop_loss_ticks=40)
+    model.missing = {"Order/v2/query"}
+    assert (1, 1) == (len(rooms.orders.working(ACCOUNT)), paths(model).count("Order/v2/query"))
+    model.missing = set()
+    assert (1, 1) == (len(rooms.orders.working(ACCOUNT)), paths(model).count("Order/v2/query"))
+    model.clock.advance(301.0)
+    assert 2 == len(rooms.orders.working(ACCOUNT))
+
+
+def test_a_refused_argument_is_no_missing_endpoint(model: GatewayModel, rooms: Rooms) -> None:
+    """A 400 is raised, and the next question is asked all the same."""
+    placed = rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0, stop_loss_ticks=40)
+    model.faults = {"Order/v2/query": ["400", "400"], "Order/searchById": ["400"]}
+    with pytest.raises(errors.PermanentError, match="400"):
+        rooms.orders.query(ACCOUNT)
+    with pytest.raises(errors.PermanentError, match="400"):
+        rooms.orders.get(placed)
+    assert (2, placed.id) == (len(rooms.orders.query(ACCOUNT)), rooms.orders.get(placed).id)
+
+
+def test_a_page_that_is_too_large_is_left_to_the_gateway(model: GatewayModel, rooms: Rooms) -> None:
+    """A gateway that refuses the size of a page is asked without one, from then on at once."""
+    for number in range(7):
+        rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0 + number)
+    plain = model.do_order_v2_query
+
+    def small(request: Any) -> Any:
+        if request.page_size is not UNSET:
+            raise model.error("400", "/api/Order/v2/query")
+        return plain(replace(request, page_size=3))
+
+    model.do_order_v2_query = small  # type: ignore[method-assign]
+    assert 7 == len(rooms.orders.query(ACCOUNT))
+    asked = paths(model).count("Order/v2/query")
+    assert 7 == len(rooms.orders.query(ACCOUNT))
+    assert (1 + 3, 3) == (asked, paths(model).count("Order/v2/query") - asked)
+
+
 def test_verify_asks_every_account_about_a_tag_it_does_not_know(model: GatewayModel, rooms: Rooms) -> None:
     """A tag of another process is found whichever account it is in; where the account is given, only there."""
     placed = open_rooms(model).orders.buy(704, MNQ.id, 1, label="other")
@@ -600,6 +642,29 @@ def test_an_order_that_cannot_be_written_down_is_not_sent(model: GatewayModel, t
     assert 3 == len(written)
 
 
+@pytest.mark.parametrize("later", [0.5, 80.0, 97.0])
+def test_recovery_waits_for_an_order_that_was_sent_at_the_last_moment(
+    model: GatewayModel, tmp_path: Path, later: float
+) -> None:
+    """A process that died while its order waited for a permit may have sent it long after it wrote the journal.
+
+    Whether that is so nobody can know, so the next one looks until the horizon has passed since the last moment.
+    """
+    file = str(tmp_path / "journal")
+    first = open_rooms(model, journal_path=file)
+    model.faults = {"Order/place": ["dropped"], "Order/search": ["ctrl-c"]}
+    before = Path(file).read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        first.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    sent = (Path(file).read_bytes()[len(before) :]).splitlines(keepends=True)[0]
+    Path(file).write_bytes(before + sent)  # killed: nobody wrote what became of it
+    request = next(request for path, request in model.calls if path == "/api/Order/place")
+    model.clock.advance(later)
+    model.late.append((model.clock.monotonic() + 8.0, lambda: model.do_order_place(request)))
+    found = open_rooms(model, journal_path=file).orders.recover()
+    assert [("entry-1", "accepted")] == [(one.custom_tag, one.state.value) for one in found]
+
+
 def test_there_is_nothing_to_recover_without_a_journal(rooms: Rooms) -> None:
     """`recover` without a journal says which setting it needs."""
     with pytest.raises(errors.InvalidRequest, match="journal_path"):
@@ -670,10 +735,10 @@ def test_an_outcome_that_was_not_written_is_not_doubted_here(model: GatewayModel
     journal = rooms.orders._placer._journal
     plain = journal.write
 
-    def outcome_fails(entry: Any, now: float, *, about_to_send: bool = False) -> None:
-        if not about_to_send:
+    def outcome_fails(entry: Any, now: float, *, until: float | None = None) -> None:
+        if until is None:
             raise OSError("no space left")
-        plain(entry, now, about_to_send=True)
+        plain(entry, now, until=until)
 
     journal.write = outcome_fails
     rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from topstep_sync import errors
 from topstep_sync.api.results import Change, PlacedOrder
 from topstep_sync.api.rooms import Rooms
-from topstep_sync.models import Bar, Order, OrderStatus
+from topstep_sync.models import Bar, Order, OrderStatus, PositionType
 
 
 @pytest.fixture
@@ -383,6 +383,15 @@ def test_an_account_is_flattened(model: GatewayModel, rooms: Rooms) -> None:
     assert {(0, True)} == {(o["priority"], o["must_try"]) for o in model.options[before:]}
 
 
+def test_a_row_without_contracts_is_no_position(model: GatewayModel, rooms: Rooms) -> None:
+    """A position that is shown with size 0 is flat: nothing is closed, and the report is true."""
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    held = model.positions[ACCOUNT, MNQ.id]
+    model.positions[ACCOUNT, MNQ.id] = replace(held, size=0, type=PositionType.UNDEFINED)
+    assert rooms.flatten(ACCOUNT)
+    assert 0 == paths(model).count("Position/closeContract")
+
+
 @pytest.mark.parametrize("fault", ["lost", "500-after"])
 def test_a_lost_close_is_not_repeated_too_soon(model: GatewayModel, rooms: Rooms, fault: str) -> None:
     """A close whose reply is lost is sent again only after the horizon: twice would open the other side."""
@@ -580,3 +589,11 @@ def test_orders_are_searched_oldest_first(model: GatewayModel, rooms: Rooms) -> 
     model.orders = dict(reversed(model.orders.items()))
     assert [first.id, second.id] == [order.id for order in rooms.orders.search(ACCOUNT, "2026-01-01", "2030-01-01")]
     assert "2030" in str(model.calls[-1][1])
+
+
+def test_a_close_that_worked_is_no_failure(model: GatewayModel, rooms: Rooms) -> None:
+    """A position that is closed stays closed in the result, even if it cannot be read back after the sweep."""
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    model.faults = {"Position/searchOpen": ["500"]}
+    result = rooms.positions.close(ACCOUNT, MNQ, cancel_orders=True)
+    assert (Change.DONE, None, False) == (result.change, result.position, result.swept)

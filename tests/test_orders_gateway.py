@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,6 +200,20 @@ def test_the_kill_switch_passes_an_open_breaker(gateway: Gateway, session: Sessi
         else:
             pytest.fail("the breaker did not open")
         assert session.flatten(704)
+
+
+@pytest.mark.parametrize("paths", [("Order/v2/query",), ("Order/searchOpen", "Order/v2/query", "Position/searchOpen")])
+def test_the_kill_switch_is_over_in_time(gateway: Gateway, session: Session, paths: tuple[str, ...]) -> None:
+    """Look-ups that hang keep it no longer than it was given, and what could be read was acted upon."""
+    orders = [session.orders.buy(704, MNQ, 1, limit_price=20000.0 + number) for number in range(3)]
+    for path in paths:
+        gateway.faults.add(path, "slow", seconds=30.0, times=None)
+    begun = time.monotonic()
+    report = session.flatten(704, timeout=0.6)
+    assert 0.6 + 1.0 > time.monotonic() - begun
+    assert (False, False) == (bool(report), report.verified)
+    ended = {order.id: order.status for order in gateway.executed_orders}
+    assert (len(paths) == 1) == ({OrderStatus.CANCELLED} == {ended[order.id] for order in orders})
 
 
 @pytest.mark.slow

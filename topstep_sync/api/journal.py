@@ -29,14 +29,21 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds since 1970."""
     since: float
     """Seconds since 1970 of the first attempt."""
+    lost: float = 0.0
+    """Seconds since 1970 by which the reply of the last attempt had been given up, or would have been."""
     minted: bool = True
     order_id: int | None = None
     request: PlaceOrder
 
-    def intent(self) -> Intent:
-        """The intent as a process that is gone left it; its fate is open."""
+    def intent(self, now: float) -> Intent:
+        """The intent as a process that is gone left it; its fate is open.
+
+        Args:
+            now: seconds since 1970. The other process may have waited for a permit, and sent it just now.
+        """
         entry = Intent(self.request, self.tag, self.since, minted=self.minted)
         entry.state, entry.doubtful = State.UNKNOWN, True
+        entry.lost = min(self.lost, now)
         return entry
 
 
@@ -52,13 +59,18 @@ class Journal:
         weakref.finalize(self, os.close, self._file)
         self._mend()
 
-    def write(self, entry: Intent, now: float, *, about_to_send: bool = False) -> None:
-        """*entry* is on the disk as it stands *now*, or as about to be sent. Raises `OSError` when it is not."""
+    def write(self, entry: Intent, now: float, *, until: float | None = None) -> None:
+        """*entry* is on the disk as it stands *now*. Raises `OSError` when it is not.
+
+        Args:
+            until: it is about to be sent, and its reply will be waited for until then (seconds since 1970).
+        """
         line = Line(
             tag=entry.tag,
-            state=State.SENT if about_to_send else entry.state,
+            state=entry.state if until is None else State.SENT,
             at=now,
             since=entry.since,
+            lost=entry.lost if until is None else until,
             minted=entry.minted,
             order_id=None if entry.placed is None else entry.placed.id,
             request=entry.request,

@@ -1,11 +1,16 @@
 """Looking an order up by its custom tag. A look-up that fails says nothing; only one that succeeds can say "absent"."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from topstep_sync.api.seam import VERIFY_TIMEOUT, Call, R, present
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from topstep_sync.api.seam import Call, R, patience, present
+from topstep_sync.clock import Clock, Deadline
 from topstep_sync.config import OrderConfig
 from topstep_sync.errors import OrderNotFound, PermanentError, TopstepError
 from topstep_sync.http.routes import Priority
@@ -20,7 +25,8 @@ QUERY: Final = "/api/Order/v2/query"
 WORKING: Final = [status for status in OrderStatus if status.working]
 PAGE: Final = 500  # GUESS: rows asked for per page of v2/query; its default and largest page are not documented
 PAGES: Final = 100  # a stop for a gateway that never runs out
-NOT_THERE: Final = (400, 404, 405)  # statuses by which an older gateway says that it has no such endpoint
+NOT_THERE: Final = (404, 405)  # statuses by which an older gateway says that it has no such endpoint
+ABSENCE: Final = 300.0  # GUESS: seconds for which that is believed; one 404 may come from a proxy, or during an update
 
 log = logging.getLogger("topstep_sync.orders")
 
@@ -32,11 +38,21 @@ class Lookup:
         skew: seconds the gateway's clock is ahead of ours; the window of a search is on the gateway's clock.
     """
 
-    def __init__(self, call: Call, config: OrderConfig, skew: Callable[[], float]) -> None:
+    def __init__(self, call: Call, config: OrderConfig, skew: Callable[[], float], clock: Clock) -> None:
         self._call = call
         self._config = config
         self._skew = skew
-        self._missing: set[str] = set()  # endpoints this gateway does not have; adding to a set is atomic
+        self._clock = clock
+        self._deadline: Deadline | None = None
+        # Endpoint that this gateway does not have → until when that is believed. Setting a key is atomic.
+        self._missing: dict[str, float] = {}
+        self._page_size: dict[str, int] = {"page_size": PAGE}  # emptied for a gateway that refuses so large a page
+
+    def within(self, deadline: Deadline) -> "Lookup":
+        """The same, for somebody who has only until *deadline*: no urgent call takes more than half of what is left."""
+        hurried = copy.copy(self)
+        hurried._deadline = deadline
+        return hurried
 
     def by_tag(self, account_id: int, tag: str, since: float) -> Order | None:
         """The order that carries *tag*, in any status; `None` if every source answered and none has it.
@@ -123,7 +139,11 @@ class Lookup:
         return [order for page in self.pages(wanted, Priority.URGENT) for order in page]
 
     def pages(self, wanted: OrderFilter, priority: Priority | None = None) -> Iterator[list[Order]]:
-        """Pages of v2/query, oldest first; none where the gateway has no such endpoint."""
+        """Pages of v2/query, oldest first; none where the gateway has no such endpoint.
+
+        Raises:
+            APIError: it has, and refuses the filter.
+        """
         seen: set[int] = set()
         for number in range(PAGES):
             # Whether the offset counts rows or pages is not documented: rows first, pages where rows bring nothing.
@@ -145,22 +165,30 @@ class Lookup:
     def _page(self, wanted: OrderFilter, offset: int, priority: Priority | None) -> OrdersReply | None:
         request = QueryOrders(
             filter=wanted,
-            page_size=PAGE,
+            **self._page_size,
             page_offset=offset,
             sort_by=OrderSortField.ID,
             sort_direction=SortDirection.ASCENDING,
             include_total_count=True,
         )
-        return self._optional(QUERY, request, OrdersReply, priority)
+        try:
+            return self._optional(QUERY, request, OrdersReply, priority)
+        except PermanentError as error:
+            if error.status_code != 400 or request.page_size is UNSET:
+                raise
+        # The largest page is not documented: whether that was what the gateway did not like, its own size tells.
+        reply = self._optional(QUERY, replace(request, page_size=UNSET), OrdersReply, priority)
+        self._page_size.clear()
+        return reply
 
     def _ask(self, path: str, request: Record, reply: type[R], priority: Priority | None = Priority.URGENT) -> R:
         urgent = priority is Priority.URGENT
-        timeout = VERIFY_TIMEOUT if urgent else None
+        timeout = patience(self._deadline, 0.5) if urgent else None
         return self._call(path, request, reply, priority=priority, must_try=urgent, timeout=timeout)
 
     def _optional(self, path: str, request: Record, reply: type[R], priority: Priority | None) -> R | None:
         """The reply of an endpoint that only newer gateways have; `None` where it does not exist."""
-        if path in self._missing:
+        if self._clock.monotonic() < self._missing.get(path, 0.0):
             return None
         try:
             return self._ask(path, request, reply, priority)
@@ -168,7 +196,7 @@ class Lookup:
             if error.status_code not in NOT_THERE:
                 raise
             log.info("~ this gateway has no %s (%s)", path, error.status_code)
-            self._missing.add(path)
+            self._missing[path] = self._clock.monotonic() + ABSENCE
             return None
 
 

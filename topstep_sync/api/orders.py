@@ -23,7 +23,7 @@ from topstep_sync.api.sweeping import Sweeper
 from topstep_sync.api.verifying import Verifier
 from topstep_sync.api.waiting import Waiter
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
-from topstep_sync.config import OrderConfig
+from topstep_sync.config import HttpConfig, OrderConfig
 from topstep_sync.errors import InvalidRequest, OrderNotFound
 from topstep_sync.messages import ByAccount, OrderFilter, OrdersReply, PlaceOrder, SearchOrders
 from topstep_sync.models import Account, Contract, Order, OrderSide, OrderStatus
@@ -42,6 +42,7 @@ class OrdersApi:
         listen: hears the user hub while an order is placed or waited for.
         skew: seconds the gateway's clock is ahead of ours.
         closed: set when the session closes.
+        longest_call: seconds after which a call for which nobody gave a timeout has ended.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class OrdersApi:
         listen: Listen | None = None,
         skew: Callable[[], float] = float,
         closed: threading.Event | None = None,
+        longest_call: float = HttpConfig.total_timeout,
     ) -> None:
         self._call = call
         self._contracts = contracts
@@ -69,11 +71,12 @@ class OrdersApi:
         journal = None if settings.journal_path is None else Journal(settings.journal_path)
         # A tag that an earlier process left open is looked up, not sent again as if nobody had heard of it.
         for line in () if journal is None else journal.open_intents():
-            self._ledger.adopt(line.intent())
-        self._lookup = Lookup(call, settings, skew)
+            self._ledger.adopt(line.intent(clock.epoch()))
+        self._lookup = Lookup(call, settings, skew, clock)
         self._placer = Placer(
-            call, self._lookup, self._ledger, settings, clock=clock, listen=ears, closed=shut, journal=journal
-        )
+            call, self._lookup, self._ledger, settings,
+            clock=clock, listen=ears, closed=shut, journal=journal, longest_call=longest_call,
+        )  # fmt: skip
         self._verifier = Verifier(self._placer, self._ledger, journal, accounts, clock)
         self._changer = Changer(call, self._lookup, settings, clock, shut)
         self._waiter = Waiter(self._lookup, clock, ears, shut)

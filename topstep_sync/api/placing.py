@@ -57,6 +57,7 @@ class Placer:
         listen: Listen,
         closed: threading.Event,
         journal: Journal | None,
+        longest_call: float,
     ) -> None:
         self._call = call
         self._lookup = lookup
@@ -66,6 +67,7 @@ class Placer:
         self._listen = listen
         self._closed = closed
         self._journal = journal
+        self._longest_call = longest_call
 
     @property
     def horizon(self) -> float:
@@ -89,7 +91,7 @@ class Placer:
                 if order is not None:
                     outcome = self._answer(entry, order, None)
                     return outcome
-            self.record(entry, must=True)
+            self.record(entry, sending=timeout or self._longest_call, must=True)
             error = self._attempt(entry, timeout)
             outcome = self._placed(entry) if error is None else self._find_out(entry, error, wanted, timeout)
             return outcome
@@ -163,6 +165,7 @@ class Placer:
             order, failed = self._look(entry.sought, ears, delays)
             if order is None and failed is None and wanted is not None and wanted():
                 log.warning("retry %s: not found in %.1f s; sent again with the same tag", entry.tag, self.horizon)
+                self.record(entry, sending=timeout or self._longest_call)
                 again = self._attempt(entry, timeout)
                 if again is None:
                     return self._placed(entry)
@@ -277,13 +280,18 @@ class Placer:
             endpoint=PLACE,
         )
 
-    def record(self, entry: Intent, *, must: bool = False) -> None:
-        """The intent is in the journal. One that could not be written is not sent; an outcome is not lost for it."""
+    def record(self, entry: Intent, *, sending: float | None = None, must: bool = False) -> None:
+        """The intent is in the journal. One that could not be written is not sent; an outcome is not lost for it.
+
+        Args:
+            sending: seconds within which an attempt that begins now will have ended.
+        """
         if self._journal is None:
             return
+        now = self._clock.epoch()
         try:
-            self._journal.write(entry, self._clock.epoch(), about_to_send=must)
+            self._journal.write(entry, now, until=None if sending is None else now + sending)
         except OSError as error:
             if must:
                 raise NotSent(f"the order journal cannot be written ({error}); nothing was sent") from error
-            log.exception("! the outcome of %s (%s) is not in the journal", entry.tag, entry.state.value)
+            log.exception("! %s (%s) is not in the journal", entry.tag, entry.state.value)

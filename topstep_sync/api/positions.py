@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from topstep_sync.api.arguments import account_number, contract_name, whole
 from topstep_sync.api.results import Change, CloseResult, Report
-from topstep_sync.api.seam import VERIFY_TIMEOUT, Call, present
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.api.seam import Call, patience, present
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import OrderConfig
 from topstep_sync.errors import Fate, InvalidRequest, OrderStateUnknown, PositionNotFound, TopstepError
 from topstep_sync.http.routes import Priority
@@ -58,15 +58,19 @@ class PositionsApi:
         request = ByAccount(account_id=account_number(account_id))
         return Rows(present(self._call(SEARCH_OPEN, request, PositionsReply).positions, SEARCH_OPEN, "positions"))
 
-    def urgent(self, account_id: int) -> list[Position]:
-        """The same with priority 0, past the breaker, and with little patience: for whoever wants out."""
+    def urgent(self, account_id: int, deadline: Deadline | None = None) -> list[Position]:
+        """The same with priority 0, past the breaker, and with little patience: for whoever wants out.
+
+        Args:
+            deadline: by when all must be done; the call takes at most half of what is left.
+        """
         reply = self._call(
             SEARCH_OPEN,
             ByAccount(account_id=account_id),
             PositionsReply,
             priority=Priority.URGENT,
             must_try=True,
-            timeout=VERIFY_TIMEOUT,
+            timeout=patience(deadline, 0.5),
         )
         return list(present(reply.positions, SEARCH_OPEN, "positions"))
 
@@ -170,9 +174,14 @@ class PositionsApi:
     def _swept(self, result: CloseResult) -> CloseResult:
         assert self.sweep is not None, "the assembly gives this room its sweeper"
         report = self.sweep(result.account_id, result.contract_id, SWEEP_TIMEOUT)
-        position = self._find(result.account_id, result.contract_id)
+        verified, position = report.verified, result.position
+        try:
+            position = self._find(result.account_id, result.contract_id)
+        except TopstepError as error:  # it was closed; that must not look like a failure
+            log.warning("! positions cannot be read back after the sweep: %s", error)
+            verified = False
         return replace(
-            result, cancelled=report.cancelled, position=position, orders_left=report.orders_left, swept=report.verified
+            result, cancelled=report.cancelled, position=position, orders_left=report.orders_left, swept=verified
         )
 
 

@@ -61,6 +61,7 @@ class Rooms:
             listen=listen,
             skew=skew,
             closed=closed,
+            longest_call=settings.http.total_timeout,
         )
         self.positions.sweep = self.orders.sweeper.cancel_all
 

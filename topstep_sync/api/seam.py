@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import UNSET
 
-from topstep_sync.clock import SLICE, Clock, Waitable
+from topstep_sync.clock import SLICE, Clock, Deadline, Waitable
 from topstep_sync.errors import BadReply, TopstepError
 from topstep_sync.events import Event
 from topstep_sync.http.routes import Priority
@@ -21,6 +21,7 @@ T = TypeVar("T")
 VERIFY_TIMEOUT: Final = (
     5.0  # GUESS: seconds for one look-up; the next one follows soon, so a slow one is not waited for
 )
+LEAST_TIMEOUT: Final = 0.25  # GUESS: seconds that a call needs where the gateway answers; one with less is made in vain
 
 
 log = logging.getLogger("topstep_sync.orders")
@@ -119,6 +120,12 @@ class Ears:
             log.info("~ no longer listening: %s", error)
             self._source = None
             return None
+
+
+def patience(deadline: Deadline | None, share: float = 1.0) -> float:
+    """Seconds for one urgent call, so that what follows it still has time before *deadline*."""
+    left = VERIFY_TIMEOUT if deadline is None else deadline.remaining() * share
+    return min(VERIFY_TIMEOUT, max(LEAST_TIMEOUT, left))
 
 
 def present(value: Any, path: str, name: str) -> Any:

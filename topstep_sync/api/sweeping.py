@@ -16,7 +16,7 @@ from topstep_sync.api.changing import CANCEL
 from topstep_sync.api.lookup import Lookup
 from topstep_sync.api.positions import CLOSE, PositionsApi
 from topstep_sync.api.results import Failure, Report
-from topstep_sync.api.seam import VERIFY_TIMEOUT, Call
+from topstep_sync.api.seam import Call, patience
 from topstep_sync.clock import Clock, Deadline
 from topstep_sync.errors import Fate, OrderNotFound, PositionNotFound, TopstepError
 from topstep_sync.http.routes import Priority
@@ -57,11 +57,11 @@ class Sweeper:
 
     def cancel_all(self, account_id: int, contract_id: str | None, timeout: float) -> Report:
         """No order of the account (and contract) works any more, or the report says which do."""
-        return _Sweep(self, account_id, contract_id, closes=False).run(timeout)
+        return _Sweep(self, account_id, contract_id, timeout, closes=False).run()
 
     def flatten(self, account_id: int, timeout: float) -> Report:
         """The account has no working order and no position, or the report says which it has."""
-        return _Sweep(self, account_id, None, closes=True).run(timeout)
+        return _Sweep(self, account_id, None, timeout, closes=True).run()
 
 
 class Work(NamedTuple):
@@ -77,8 +77,12 @@ class Work(NamedTuple):
 class _Sweep:
     """One sweep. Written only by the thread that runs it; what runs side by side gives back values."""
 
-    def __init__(self, owner: Sweeper, account_id: int, contract_id: str | None, *, closes: bool) -> None:
+    def __init__(
+        self, owner: Sweeper, account_id: int, contract_id: str | None, timeout: float, *, closes: bool
+    ) -> None:
         self._owner = owner
+        self._deadline = Deadline(timeout, owner.clock)
+        self._lookup = owner.lookup.within(self._deadline)
         self._account_id = account_id
         self._contract_id = contract_id
         self._closes = closes
@@ -90,15 +94,14 @@ class _Sweep:
         self._failures: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
 
-    def run(self, timeout: float) -> Report:
-        deadline = Deadline(timeout, self._owner.clock)
+    def run(self) -> Report:
         with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="topstep-sweep") as pool:
             for number in itertools.count():
                 self._read(pool)
                 if not (self._orders or self._positions or self._unread):
                     break
                 pause = ROUND[min(number, len(ROUND) - 1)]
-                if not deadline.allows(pause) or self._owner.closed.is_set():
+                if not self._deadline.allows(pause) or self._owner.closed.is_set():
                     break
                 self._do(pool, self._cancellations())
                 self._owner.clock.wait(self._owner.closed, pause)
@@ -106,20 +109,21 @@ class _Sweep:
 
     def _read(self, pool: ThreadPoolExecutor) -> None:
         """What is there; positions are closed. What cannot be read is not known, and not taken as empty."""
-        orders = pool.submit(self._owner.lookup.working_seen, self._account_id, self._contract_id)
+        orders = pool.submit(self._lookup.working_seen, self._account_id, self._contract_id)
         if self._closes:
-            self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id))
+            self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id, self._deadline))
             # Before the orders are known: an endpoint that hangs must not keep a position open.
             self._do(pool, self._closings())
         self._orders, trouble = orders.result()
         self._known("reading the orders", trouble)
         if self._closes and not (self._orders or self._positions or self._unread):
             # An order that filled between the two readings is in neither; once no order works, the positions stand.
-            self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id))
+            self._read_positions(pool.submit(self._owner.positions.urgent, self._account_id, self._deadline))
 
     def _read_positions(self, found: Future[list[Position]]) -> None:
         try:
-            self._positions, trouble = found.result(), None
+            # A row without contracts is a position that has been closed; the user hub is known to send them.
+            self._positions, trouble = [position for position in found.result() if position.size], None
         except TopstepError as error:
             self._positions, trouble = [], error
         self._known("reading the positions", trouble)
@@ -151,10 +155,9 @@ class _Sweep:
                 yield Work(f"closing {position.contract_id}", position.contract_id, CLOSE, request)
 
     def _send(self, work: Work) -> TopstepError | None:
+        timeout = patience(self._deadline)
         try:
-            self._owner.call(
-                work.path, work.request, Reply, priority=Priority.URGENT, must_try=True, timeout=VERIFY_TIMEOUT
-            )
+            self._owner.call(work.path, work.request, Reply, priority=Priority.URGENT, must_try=True, timeout=timeout)
         except TopstepError as error:
             return error
         return None

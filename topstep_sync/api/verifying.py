@@ -59,7 +59,7 @@ class Verifier:
         return [self._settled(line) for line in self._journal.open_intents()]
 
     def _settled(self, line: Line) -> Recovered:
-        entry = self._ledger.adopt(line.intent())
+        entry = self._ledger.adopt(line.intent(self._clock.epoch()))
         shown: dict[str, Any] = {}
         if entry.flight is not None or entry.state not in (*OPEN, State.ABSENT):  # this process knows better
             self._placer.record(entry)
@@ -76,7 +76,7 @@ class Verifier:
         """Where and from when to look; every account of the user where nothing is known of the tag."""
         if entry is None and self._journal is not None:
             line = self._journal.last(tag)
-            entry = None if line is None else line.intent()
+            entry = None if line is None else line.intent(self._clock.epoch())
         if entry is not None:
             return [entry.sought]
         begun = tags.minted_at(tag) if since is None else since

@@ -1,5 +1,7 @@
 """The event queue: order, policies by kind, waiting, ending."""
 
+import contextlib
+import itertools
 import queue
 import random
 import threading
@@ -270,25 +272,83 @@ def test_32_consumers_share_a_queue() -> None:
     assert sorted(range(3200)) == sorted(int(state) for mine in got for state in mine)
 
 
-def test_a_signal_is_an_event() -> None:
-    """Set and cleared any number of times, it lets every waiter pass while it is set, and none after."""
+def test_a_signal_wakes_one_waiter_who_may_pass_it_on() -> None:
+    """Set any number of times at once, it wakes one; a row of 32 who each pass it on are all woken."""
     signal = Signal()
     assert (False, False) == (signal.is_set(), signal.wait(0.01))
     passed: queue.Queue[bool] = queue.Queue()
-    waiters = [threading.Thread(target=lambda: passed.put(signal.wait(5))) for _ in range(32)]
-    for waiter in waiters:
-        waiter.start()
+
+    def wait_and_pass_on() -> None:
+        passed.put(signal.wait(5))
+        signal.set()
+
+    waiters = [threading.Thread(target=wait_and_pass_on) for _ in range(32)]
     setters = [threading.Thread(target=signal.set) for _ in range(32)]
-    for setter in setters:
-        setter.start()
+    for thread in waiters + setters:
+        thread.start()
     assert [True] * 32 == [passed.get(timeout=5) for _ in range(32)]
     for thread in waiters + setters:
         thread.join(5)
     signal.set()
-    assert (True, True) == (signal.is_set(), signal.wait())
+    assert (True, True, False) == (signal.is_set(), signal.wait(), signal.wait(0.0))
+    signal.set()
     signal.clear()
     signal.clear()
     assert (False, False) == (signal.is_set(), signal.wait(0.0))
+
+
+@pytest.mark.parametrize("conflate", [True, False])
+def test_32_consumers_share_the_events(conflate: bool) -> None:
+    """Each event is taken by exactly one of 32 threads, whichever way they take it; the end wakes them all."""
+    events, count = EventQueue(conflate=conflate), 6_000
+    taken: list[list[int]] = [[] for _ in range(32)]
+
+    def consume(mine: list[int], way: int) -> None:
+        try:
+            while True:
+                found = [events.get()] if way % 3 else events.drain(5, timeout=1.0)
+                mine.extend(event.data for event in found if event.kind == "order")
+                if way % 3 == 2:
+                    with contextlib.suppress(queue.Empty):
+                        mine.append(events.wait_for(lambda event: event.kind == "order", 0.001).data)
+        except StreamError:
+            pass
+
+    consumers = [threading.Thread(target=consume, args=(mine, way)) for way, mine in enumerate(taken)]
+    for consumer in consumers:
+        consumer.start()
+    chance = random.Random(5)
+    numbers = iter(range(count))
+    while batch := [order(number) for number in itertools.islice(numbers, chance.randint(1, 40))]:
+        events.put([*batch, depth()] if chance.random() < 0.3 else batch)
+    events.finish("over")
+    for consumer in consumers:
+        consumer.join(20)
+    assert (False, list(range(count))) == (any(c.is_alive() for c in consumers), sorted(itertools.chain(*taken)))
+
+
+def test_what_is_at_hand_is_merged_once_it_is_late() -> None:
+    """Quotes that were let go together are merged after all when their consumer falls behind."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock)
+    events.put([quote(last_price=float(n)) for n in range(10)])
+    assert 0.0 == events.get().data.last_price
+    assert (9, 9, False) == (len(events), events.qsize(), events.empty())
+    clock.advance(1.0)
+    events.put([quote(at=1.0, last_price=10.0)])
+    assert (10.0, 0, 9) == (events.get().data.last_price, len(events), events.merged)
+
+
+def test_what_is_at_hand_stays_in_front() -> None:
+    """`wait_for` and `drain` find it, and put back what they leave in front of the others."""
+    events = EventQueue(conflate=False, clock=ManualClock(0.0))
+    sent = [order(n) for n in range(10)]
+    events.put(sent[:5])
+    assert sent[0] is events.get()
+    events.put(sent[5:])
+    assert sent[7] is events.wait_for(lambda event: event.data == 7)
+    assert (sent[1:3], sent[3], 0.0) == (events.drain(2), events.get(), events.lag)
+    assert [*sent[4:7], *sent[8:]] == events.drain()
 
 
 def test_drain_waits_for_the_first_event_only() -> None:

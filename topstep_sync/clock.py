@@ -69,7 +69,8 @@ class SystemClock:
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            event.wait(min(left, SLICE))
+            if event.wait(min(left, SLICE)):
+                return True
         return True
 
     def random(self) -> float:

@@ -278,7 +278,7 @@ class Trade(Record, frozen=True, kw_only=True):
     order_id: int
 
 
-class Quote(Record, frozen=True, kw_only=True):
+class Quote(Record, frozen=True, kw_only=True, gc=False):
     """What changed of the best prices. Sparse: a price that is `UNSET` did not change."""
 
     symbol: str | UnsetType = UNSET
@@ -296,7 +296,7 @@ class Quote(Record, frozen=True, kw_only=True):
     timestamp: datetime | UnsetType | None = UNSET
 
 
-class MarketTrade(Record, frozen=True, kw_only=True):
+class MarketTrade(Record, frozen=True, kw_only=True, gc=False):
     """A trade of the market, by anybody."""
 
     symbol_id: str | UnsetType = UNSET
@@ -308,7 +308,7 @@ class MarketTrade(Record, frozen=True, kw_only=True):
     volume: int
 
 
-class Depth(Record, frozen=True, kw_only=True):
+class Depth(Record, frozen=True, kw_only=True, gc=False):
     """A change of the order book. What `volume` and `current_volume` mean apart is undocumented."""
 
     timestamp: datetime | UnsetType = UNSET

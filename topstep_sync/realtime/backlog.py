@@ -66,6 +66,20 @@ class Backlog:
             del self._slots[event.contract_id]
         return event
 
+    def let_go(self, unless: frozenset[type], clock: Clock) -> list[Any] | None:
+        """The oldest batch, in which no policy has anything to do; it waits no more, and is not to be changed.
+
+        `None` when there is none, or when events of the types *unless* are in it.
+        """
+        if self._ready or not self._inbox:
+            return None
+        batch = self._inbox[0]
+        if (self.merging and is_late(batch[0], clock)) or not unless.isdisjoint(map(type, batch)):
+            return None
+        self._inbox.popleft()
+        self.size -= len(batch)
+        return batch
+
     def take_all(self, clock: Clock) -> list[Any]:
         """Everything that waits, oldest first."""
         self._sort_in(merge=self.merging and self._is_behind(clock))
@@ -98,10 +112,8 @@ class Backlog:
         return self._ready[0] if self._ready else self._inbox[0][0] if self._inbox else None
 
     def _is_behind(self, clock: Clock) -> bool:
-        oldest = self._inbox[0][0].received_at if self._inbox else FOREVER
-        if self._ready:
-            oldest = min(oldest, self._ready[0].received_at)
-        return bool(clock.monotonic() - oldest > BEHIND)
+        late = bool(self._inbox) and is_late(self._inbox[0][0], clock)
+        return late or (bool(self._ready) and is_late(self._ready[0], clock))
 
     def _relieve(self) -> list[str]:
         """Apply the policies to all that waits; return the contracts whose books were dropped."""
@@ -190,6 +202,11 @@ class Backlog:
                 slot.received_at, slot.received_epoch = event.received_at, event.received_epoch
                 self.merged += 1
         self.size = len(ready)
+
+
+def is_late(event: Any, clock: Clock) -> bool:
+    """Whether the consumer of *event* is so far behind that quotes are merged."""
+    return bool(clock.monotonic() - event.received_at > BEHIND)
 
 
 def merged(old: Quote, new: Quote) -> Quote:

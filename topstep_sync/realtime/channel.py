@@ -60,8 +60,16 @@ class Channel:
 
     def _fill(self) -> None:
         """More ciphertext is here, or its end."""
-        while (data := self._receive()) is None:
-            self.waker.wait_for(self.sock, self.at)
+        while True:
+            try:
+                data = self.sock.recv(CHUNK)
+            except (BlockingIOError, InterruptedError):
+                self.waker.wait_for(self.sock, self.at)
+            else:
+                break
+        self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
         if data:
             self._arrived.write(data)
         else:
@@ -85,22 +93,17 @@ class Channel:
 
     def read(self) -> bytes | None:
         """What has arrived: bytes, none at the end of the stream, or `None` when there is nothing yet."""
-        data = self._receive()
+        try:
+            data = self.sock.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            data = None
         # One that did not fill the chunk has most likely taken everything there was.
         self.more = data is not None and len(data) == CHUNK
         return data if self._tls is None else self._decrypted(self._tls, data)
 
-    def _receive(self) -> bytes | None:
-        try:
-            return self.sock.recv(CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return None
-
     def _decrypted(self, tls: ssl.SSLObject, data: bytes | None) -> bytes | None:
-        if data:
-            self._arrived.write(data)
-        elif data is not None:
-            self._arrived.write_eof()
+        if data is not None:
+            self._keep(data)
         if self._broken is not None:  # OpenSSL may say so only once
             raise self._broken
         parts: list[bytes] = []

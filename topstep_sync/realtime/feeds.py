@@ -5,7 +5,6 @@ Everything here runs on the owner's thread of its hub, except where a method say
 
 import logging
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -30,7 +29,6 @@ from topstep_sync.realtime.wire import Partly, interpret
 _log = logging.getLogger("topstep_sync.realtime")
 
 _SMALL: Final = 64  # events; a larger batch is sampled for the times of the last data
-_contract_id: Final = attrgetter("contract_id")
 
 
 class Route(NamedTuple):
@@ -125,8 +123,8 @@ class MarketFeed(Feed):
     def events(self, batch: list[Any], now: float, epoch: float) -> None:
         for queue, wanted, everything in self.routes:
             queue.put(batch if everything else [e for e in batch if (type(e), e.contract_id) in wanted])
-        sample = batch if len(batch) <= _SMALL else batch[:: len(batch) // _SMALL]
-        self.last_data.update(dict.fromkeys(zip(map(type, sample), map(_contract_id, sample), strict=True), now))
+        for event in batch if len(batch) <= _SMALL else batch[:: len(batch) // _SMALL]:
+            self.last_data[type(event), event.contract_id] = now
 
     def take(self, events: list[Any], now: float, epoch: float) -> None:
         self.events([event for event in events if isinstance(event, MarketEvent)], now, epoch)

@@ -176,21 +176,29 @@ class Link:
         """
         announced = False
         while True:
+            self._waker.called = False  # first: who calls from here on is not overlooked
             self._subscribe()
             if not announced and self._subscriptions.settled:
                 announced = True
                 settled()
             self._post()
             now = self._clock.monotonic()
-            self._turn(min(self._sink.due(now), self._expire(now), self._keep_alive(now)))
+            until = min(self._sink.due(now), self._expire(now), self._keep_alive(now))
+            # While nothing but events comes and nobody calls, nothing of the above can be due before *until*.
+            while self._turn(until) and self.heard_at < until and not self._waker.called:
+                pass
 
-    def _turn(self, until: float) -> None:
-        """Take in what has arrived; wait for it, but not beyond *until*, nor when somebody wakes us."""
+    def _turn(self, until: float) -> bool:
+        """Take in what has arrived; wait for it, but not beyond *until*, nor when somebody wakes us.
+
+        Returns:
+            Whether it was events, and nothing but events.
+        """
         if self._waker.stopped:
             raise Interrupted
         channel = self._ws.sock
         if not self._ws.more and not self._waker.wait(channel.sock, until - self._clock.monotonic()):
-            return
+            return False
         try:
             messages = self._ws.messages()
         except (PeerClosed, OSError, websocket.WebSocketException) as error:
@@ -203,8 +211,11 @@ class Link:
             self.round_trip = self._clock.monotonic() - self._pinged_at
         if self._ws.heard:
             self.heard_at, self.heard_epoch = self._clock.monotonic(), self._clock.epoch()
-        if messages:
-            self._take(self._protocol.receive(messages[0] if len(messages) == 1 else b"".join(messages)))
+        if not messages:
+            return False
+        found = self._protocol.receive(messages[0] if len(messages) == 1 else b"".join(messages))
+        self._take(found)
+        return len(found) == 1 and type(found[0]) is signalr.Batch
 
     def _take(self, messages: list[signalr.Message]) -> None:
         now, epoch = self.heard_at, self.heard_epoch

@@ -1,33 +1,38 @@
 """The queue a main loop polls: events of both hubs, in the order they came.
 
 A consumer that keeps up sees every event; what happens to those of a slow one is in `backlog`. The hub's thread hands
-over whole batches and wakes the consumer once a batch.
+over whole batches and wakes the consumer once a batch. What the policies have let go of lies at hand and is taken
+without the lock, which is most of what an event costs.
 """
 
-import contextlib
+import itertools
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.errors import StreamError, StreamFailed
-from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent
-from topstep_sync.realtime.backlog import Backlog
+from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, QuoteEvent
+from topstep_sync.realtime.backlog import Backlog, is_late
 from topstep_sync.realtime.book import Book
 from topstep_sync.realtime.forks import REASON, survive
 from topstep_sync.realtime.lifecycle import State
 
 _log = logging.getLogger("topstep_sync.realtime")
 
-_DEPTH: Final = frozenset((DepthEvent, BookReset, ConnectionEvent))  # what changes a book
+_DEPTH: Final = frozenset((DepthEvent, BookReset, ConnectionEvent))  # what changes a book: taken under the lock
 _ASIDE: Final = 10_000  # events that `wait_for` keeps aside before it treats them as those of a slow consumer
 _WARN_AT: Final = 50_000  # waiting events at which the first warning comes; then at each doubling
 
 
 class Signal:
-    """An event as `threading.Event` is one, on one bare lock: a third of its cost, which is paid for every batch."""
+    """Wakes one waiter, on one bare lock: a third of the cost of `threading.Event`, which is paid for every batch.
+
+    Who is woken and leaves something for others sets it again.
+    """
 
     def __init__(self) -> None:
         self._unset = threading.Lock()  # locked while it is not set
@@ -37,19 +42,18 @@ class Signal:
         return not self._unset.locked()
 
     def set(self) -> None:
-        with contextlib.suppress(RuntimeError):  # somebody else was first
-            if self._unset.locked():
+        if self._unset.locked():
+            try:
                 self._unset.release()
+            except RuntimeError:  # somebody else was first
+                return
 
     def clear(self) -> None:
         self._unset.acquire(blocking=False)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Whether it was set within *timeout* seconds; it stays set, so every waiter passes."""
-        if not self._unset.acquire(timeout=-1 if timeout is None else timeout):
-            return False
-        self.set()
-        return True
+        """Whether it was set within *timeout* seconds, and this waiter is the one that is woken by it."""
+        return self._unset.acquire(timeout=-1 if timeout is None else timeout)
 
 
 class EventQueue:
@@ -77,8 +81,10 @@ class EventQueue:
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} is {limit!r}; expected a number above 0, or None for no limit")
         self._clock, self._on_close, self._on_reset = clock, on_close, on_reset
+        self._at_hand: deque[Any] = deque()  # next to be taken, by whoever is first; filled under the lock
+        self._merging = bool(conflate)
         self._lock = threading.Lock()  # guards everything below
-        self._backlog = Backlog(bool(conflate), max_trades, max_depth)
+        self._backlog = Backlog(self._merging, max_trades, max_depth)
         self._arrived = Signal()
         self._waiting = 0  # consumers
         self._reason: str | None = None
@@ -136,15 +142,25 @@ class EventQueue:
         """
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout is {timeout!r}; expected 0 or more seconds, or None")
+        if self._at_hand:
+            try:
+                event = self._at_hand.popleft()
+            except IndexError:  # another consumer was first
+                pass
+            else:
+                if self._merging and type(event) is QuoteEvent and is_late(event, self._clock):
+                    self._recall([event])
+                else:
+                    return event
+        return self._next(block, timeout)
+
+    def _next(self, block: bool, timeout: float | None) -> Any:
+        """The oldest event that waits, once there is one."""
         end: float | None = None
         while True:
             with self._lock:
-                event = self._backlog.take(self._clock)
+                event = self._take()
                 if event is not None:
-                    if self._waiting and self._backlog.size:
-                        self._arrived.set()  # another consumer waits, and may have missed its turn
-                    if type(event) in _DEPTH:
-                        self._note(event)
                     return event
                 self._refuse_ended()
                 now = self._clock.monotonic()
@@ -155,6 +171,38 @@ class EventQueue:
                 self._waiting += 1
                 self._arrived.clear()
             self._wait(end, now)
+
+    def _take(self) -> Any:
+        """The oldest event, and those that came with it are at hand; `None` when there is none."""
+        assert self._lock.locked()
+        if self._at_hand:  # another consumer filled it
+            self._recalled([])
+        batch = self._backlog.let_go(_DEPTH, self._clock)
+        if batch is None:
+            event = self._backlog.take(self._clock)
+        else:
+            event = batch[0]
+            self._at_hand.extend(itertools.islice(batch, 1, None))
+        if type(event) in _DEPTH:
+            self._note(event)
+        if self._waiting and (self._at_hand or self._backlog.size):
+            self._arrived.set()  # another consumer waits, and may have missed its turn
+        return event
+
+    def _recall(self, taken: list[Any]) -> None:
+        with self._lock:
+            self._recalled(taken)
+
+    def _recalled(self, taken: list[Any]) -> None:
+        """*taken*, and after it what is at hand, wait in the backlog again, in front of all others."""
+        assert self._lock.locked()
+        while self._at_hand:
+            try:
+                taken.append(self._at_hand.popleft())
+            except IndexError:  # a consumer took the last one meanwhile
+                break
+        if taken:
+            self._backlog.put_back(taken)
 
     def _wait(self, end: float, now: float) -> None:
         """Something arrived, or it is *end*. The caller has entered itself as waiting, under the lock."""
@@ -182,6 +230,7 @@ class EventQueue:
         while True:
             with self._lock:
                 now = self._clock.monotonic()
+                self._recalled([])
                 if self._backlog.size:
                     return self._take_many(max)
                 self._refuse_ended()
@@ -223,8 +272,8 @@ class EventQueue:
                     aside = self._squeezed(aside)
         finally:
             with self._lock:
-                self._backlog.put_back(aside)
                 self._seen += sum(type(event) in _DEPTH for event in aside)
+                self._recalled(aside)
             self._arrived.set()  # another consumer may have found nothing meanwhile
 
     def _squeezed(self, aside: list[Any]) -> list[Any]:
@@ -242,6 +291,7 @@ class EventQueue:
     def _refuse_ended(self) -> None:
         assert self._lock.locked()
         if self._reason is not None:
+            self._arrived.set()  # others may wait for the same answer
             raise (StreamFailed if self._failed else StreamError)(self._reason)
 
     def __iter__(self) -> Iterator[Any]:
@@ -261,7 +311,10 @@ class EventQueue:
     def lag(self) -> float:
         """Seconds that the oldest waiting event has been here; 0.0 when none waits."""
         with self._lock:
-            oldest = self._backlog.oldest()
+            try:
+                oldest = self._at_hand[0]
+            except IndexError:
+                oldest = self._backlog.oldest()
         return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest.received_at)
 
     @property
@@ -276,13 +329,13 @@ class EventQueue:
 
     def qsize(self) -> int:
         """How many events wait."""
-        return self._backlog.size
+        return self._backlog.size + len(self._at_hand)
 
     __len__ = qsize
 
     def empty(self) -> bool:
         """Whether none waits."""
-        return self._backlog.size == 0
+        return len(self) == 0
 
     @property
     def closed(self) -> bool:
@@ -340,4 +393,4 @@ class EventQueue:
 
     def __repr__(self) -> str:
         ended = f", closed: {self._reason}" if self._reason else ""
-        return f"EventQueue({self._backlog.size} waiting, lag {self.lag:.3f} s, {self.dropped} dropped{ended})"
+        return f"EventQueue({len(self)} waiting, lag {self.lag:.3f} s, {self.dropped} dropped{ended})"

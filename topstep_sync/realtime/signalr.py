@@ -11,6 +11,7 @@ place turns the batch into one array.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -24,6 +25,8 @@ CLOSE: Final = '{"type":7}\x1e'
 
 # What msgspec raises: its own, UnicodeDecodeError (a ValueError), and RecursionError for deep nesting.
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+_arguments: Final = attrgetter("arguments")
 
 _NO_RESULT: Final = "Client didn't provide a result."  # the official clients' words
 
@@ -109,7 +112,10 @@ class HubProtocol:
 
         However the bytes are cut, the same messages come out. A `Fault` is the last one there ever is.
         """
-        data = self._rest + data if self._rest else data
+        if self._rest:
+            data = self._rest + data
+        elif self._handshaken and data.endswith(RECORD_SEPARATOR):  # nearly always
+            return self._records(data[:-1])
         end = data.rfind(RECORD_SEPARATOR)
         self._rest = data[end + 1 :]
         if len(self._rest) > self._limit:
@@ -128,14 +134,16 @@ class HubProtocol:
     def _records(self, body: bytes) -> list[Message]:
         """The messages of *body*, records with separators between them and none at the end."""
         if self._fast is not None:
+            separators = body.count(RECORD_SEPARATOR)
+            array = body.replace(RECORD_SEPARATOR, b",") if separators else body
             try:
-                records = self._fast.decode(b"[" + body.replace(RECORD_SEPARATOR, b",") + b"]")
+                records = self._fast.decode(b"[" + array + b"]")
             except _UNREADABLE:
                 pass
             else:
                 # A record that is no single JSON value could pass as two; then the counts differ.
-                if len(records) == body.count(RECORD_SEPARATOR) + 1:
-                    return [Batch([record.arguments for record in records])]
+                if len(records) == separators + 1:
+                    return [Batch(map(_arguments, records))]
         return self._one_by_one(body)
 
     def _one_by_one(self, body: bytes) -> list[Message]:

@@ -1,15 +1,40 @@
 """A thread that waits on a socket, and how other threads wake it."""
 
 import contextlib
-import selectors
+import select
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from topstep_sync.clock import SLICE, Clock
 
 Result = TypeVar("Result")
+
+
+class _Select:
+    """What `select.poll` does, for systems that lack it."""
+
+    def __init__(self) -> None:
+        self._masks: dict[int, int] = {}
+
+    def register(self, fd: Any, mask: int) -> None:
+        self._masks[fd if isinstance(fd, int) else fd.fileno()] = mask
+
+    def unregister(self, fd: int) -> None:
+        del self._masks[fd]
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        reading = [fd for fd, mask in self._masks.items() if mask == _READ]
+        writing = [fd for fd, mask in self._masks.items() if mask == _WRITE]
+        # Windows tells of a connection that failed only in the third list.
+        found = select.select(reading, writing, writing, milliseconds / 1000)
+        return [(fd, 0) for fd in {*found[0], *found[1], *found[2]}]
+
+
+_READ: Final = getattr(select, "POLLIN", 1)
+_WRITE: Final = getattr(select, "POLLOUT", 4)
+_Poll: Final[Any] = getattr(select, "poll", _Select)  # selectors' own would cost more than the system call
 
 
 class Interrupted(Exception):
@@ -27,14 +52,17 @@ class Waker:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._reader, selectors.EVENT_READ)
-        self._watched: tuple[socket.socket | None, int] = (None, 0)
+        self._poll = _Poll()
+        self._poll.register(self._reader, _READ)
+        self._fd, self._writing = -1, False  # what is waited for, besides a call
         self._signalled = False
+        self.called = False
+        """Whether `wake` was called; the owner takes it back before it looks for what it was called for."""
         self.stopped = False
 
     def wake(self) -> None:
         """The owner's current or next `wait` returns at once."""
+        self.called = True
         if self._signalled:
             return
         self._signalled = True
@@ -55,24 +83,26 @@ class Waker:
         """
         if self.stopped:
             raise Interrupted
-        watched = (sock, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
-        if watched != self._watched:
-            self._watch(watched)
-        ready = [key.fileobj for key, _ in self._selector.select(max(0.0, min(timeout, SLICE)))]
-        if self._reader in ready:
-            self._clear()
+        fd = -1 if sock is None else sock.fileno()
+        if fd != self._fd or write != self._writing:
+            self._watch(fd, write)
+        ready = False
+        for which, _ in self._poll.poll(1000 * (SLICE if timeout > SLICE else max(0, timeout))):
+            if which == fd:
+                ready = True
+            else:
+                self._clear()
         if self.stopped:
             raise Interrupted
-        return sock in ready
+        return ready
 
-    def _watch(self, watched: tuple[socket.socket | None, int]) -> None:
-        """Wait for this socket from here on; a change costs system calls, so it stays until there is another."""
-        before, self._watched = self._watched[0], watched
-        if before is not None:
-            self._selector.unregister(before)
-        sock, mask = watched
-        if sock is not None:
-            self._selector.register(sock, mask)
+    def _watch(self, fd: int, write: bool) -> None:
+        """Wait for this descriptor from here on."""
+        before, self._fd, self._writing = self._fd, fd, write
+        if before >= 0:
+            self._poll.unregister(before)
+        if fd >= 0:
+            self._poll.register(fd, _WRITE if write else _READ)
 
     def wait_for(self, sock: socket.socket, at: float, *, write: bool = False) -> None:
         """*sock* is ready.
@@ -128,6 +158,5 @@ class Waker:
         return value  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._selector.close()
         self._reader.close()
         self._writer.close()

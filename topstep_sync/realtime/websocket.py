@@ -81,10 +81,10 @@ class BufferedWebSocket(websocket.WebSocket):
             PeerClosed: the peer ended it.
             BrokenFrame: the peer broke the protocol.
         """
-        data = self.sock.ahead or self.sock.read()
-        self.sock.ahead = b""
-        self.heard = bool(data)
-        self.more = self.sock.more
+        channel = self.sock
+        data = channel.ahead or channel.read()
+        channel.ahead = b""
+        self.heard, self.more = bool(data), channel.more
         if data:
             self._buffer = self._buffer + data if self._buffer else data
         found: list[bytes] = []

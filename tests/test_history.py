@@ -16,7 +16,7 @@ from topstep_sync.api import months
 from topstep_sync.api.bars import Bars
 from topstep_sync.api.continuous import Roll, build, chain, roll, stitch
 from topstep_sync.api.contracts import LiveDataWarning
-from topstep_sync.api.history import between
+from topstep_sync.api.joins import ByOverlap, between
 from topstep_sync.api.progress import Meter, Progress
 from topstep_sync.api.rooms import Rooms
 from topstep_sync.config import RateConfig
@@ -68,6 +68,42 @@ def test_a_gateway_that_pages_in_its_own_way(cap: int, order: str) -> None:
 
     model.do_history_retrievebars = odd
     assert model.bars == rooms.history.bars(MNQ, "1m", start=START, page_size=50)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 999, 1000, 250_000]), st.sampled_from([1.0, 1.0, 1.25]))),
+    st.integers(1, 7),
+    st.booleans(),
+    st.booleans(),
+    st.none() | st.integers(1, 40),
+)
+def test_tick_bars_of_one_instant_all_come(
+    ticks: list[tuple[int, float]], page: int, inside: bool, partial: bool, limit: int | None
+) -> None:
+    """Bars that share an instant, alike or not, come each once, however the pages cut them and the end is counted."""
+    model, rooms = with_bars(0)
+    at = START
+    for microseconds, close in ticks:
+        at += timedelta(microseconds=microseconds)
+        model.bars.append(Bar(at, 1.0, 2.0, 0.5, close, 1))
+
+    def pages(request: Any) -> Any:
+        ends = request.end_time if inside else request.end_time - timedelta(microseconds=1)
+        found = [b for b in model.bars if request.start_time <= b.t <= ends]
+        return 0, None, {"bars": found[::-1][: request.limit]}
+
+    model.do_history_retrievebars = pages
+    window = {"start": START, "end": at + MINUTE, "limit": limit, "partial": partial}
+    assert model.bars[-(limit or 999) :] == rooms.history.bars(MNQ, "1t", page_size=page, **window)
+
+
+def test_tick_bars_that_were_revised_come_once() -> None:
+    """A bar at the edge that is another one by now is taken as the one that is there already."""
+    join, first = ByOverlap(), bar(1)
+    join.took([first, bar(2)])
+    assert (1, first.t + timedelta(milliseconds=1)) == (join.spare, join.until(first.t))
+    got = [bar(0), replace(first, v=7)]
+    assert [bar(0)] == join.fresh(got[::-1], START, first.t, inclusive=False)
 
 
 def test_a_window_that_is_full_costs_its_pages() -> None:

@@ -21,7 +21,7 @@ LETTERS: Final = {
 
 
 class Bars(Rows[Bar]):
-    """Bars of one contract, oldest first, no instant twice. A list in every other way."""
+    """Bars of one contract, oldest first, no instant twice unless they are tick bars. A list in every other way."""
 
     def __init__(
         self,

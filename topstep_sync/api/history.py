@@ -3,12 +3,9 @@
 import functools
 import logging
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
-from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +15,7 @@ from topstep_sync.api.arguments import contract_name, instant, span, whole, wind
 from topstep_sync.api.bars import SECONDS, Bars
 from topstep_sync.api.continuous import ADJUSTMENTS, Adjust, Continuous, build
 from topstep_sync.api.contracts import ContractsApi, warn_live
+from topstep_sync.api.joins import join_for
 from topstep_sync.api.progress import Meter, Report, Terminal
 from topstep_sync.api.seam import Call, present
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
@@ -36,8 +34,6 @@ LISTED: Final = 4  # GUESS: months before a window that a contract traded in it 
 WEEK: Final = 7 * 86400.0  # seconds; over a weekend and a holiday the latest price is still the latest
 
 log = logging.getLogger("topstep_sync.history")
-
-opened = attrgetter("t")
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +84,8 @@ class HistoryApi:
         """Every bar that opened from *start* up to *end*, oldest first, each once; or the newest *limit* of them.
 
         Args:
-            length: of a bar: ``30s``, ``1m``, ``5m``, ``1h``, ``1d``, ``1w``, ``1mo``.
+            length: of a bar: ``30s``, ``1m``, ``5m``, ``1h``, ``1d``, ``1w``, ``1mo``; ``100t`` for ticks, which the
+                gateway takes without documenting them.
             start: aware datetime, or ISO 8601 text; a day begins at 00:00 UTC.
             end: the same; default: now.
             limit: most bars to return; needed where there is no *start*.
@@ -96,7 +93,8 @@ class HistoryApi:
             partial: also the bar that is still forming.
             progress: True draws with tqdm; or a function that takes a `Progress` after each page.
             on_page: takes each page as it comes, newest page first, bars oldest first. To resume a pull that broke
-                off, ask again with *end* set to the first bar of the last page.
+                off, ask again with *end* set to the opening of the last page's first bar. Tick bars may share it: of
+                those, take that page again, too.
             page_size: bars per call.
             stop: set by another thread to end the pull after its page; what came so far is returned.
 
@@ -217,19 +215,18 @@ class HistoryApi:
     def _pages(self, ask: Ask, report: Report | None) -> Iterator[list[Bar]]:
         """Pages from the newest back, each oldest first, none with a bar of another."""
         meter = Meter(ask.contract_id, ask.start, ask.end, self._rate, self._clock, limit=ask.limit)
-        end, left, newest = ask.end, ask.limit, True
+        end, left, newest, join = ask.end, ask.limit, True, join_for(ask.unit)
         while True:
             count = ask.page if left is None else min(ask.page, left)
-            # Whether the gateway counts a bar that opens at the end as inside is not documented. If it does, the bar at
-            # the seam comes again; so one more is asked for.
-            got = self._page(ask, end, min(count + 1, MOST), partial=ask.partial and newest)
-            fresh = between(got, ask.start, end, inclusive=newest and ask.partial)[-count:]
+            got = self._page(ask, join.until(end), min(count + join.spare, MOST), partial=ask.partial and newest)
+            fresh = join.fresh(got, ask.start, end, inclusive=newest and ask.partial)[-count:]
             if fresh:
+                join.took(fresh)
                 end, newest = fresh[0].t, False
                 left = None if left is None else left - len(fresh)
             # The gateway may hand out less than was asked for at its own discretion: only a page that brings nothing,
             # or one that reaches the start, ends it.
-            last = not fresh or left == 0 or end <= ask.start or (len(got) < count and reached(ask, end))
+            last = not fresh or left == 0 or reached(ask, end, short=len(got) < count)
             if report is not None:
                 report(meter.page(len(fresh), end, last=last))
             if fresh:
@@ -258,22 +255,15 @@ class HistoryApi:
         return bars
 
 
-def between(bars: list[Bar], start: datetime, end: datetime, *, inclusive: bool = False) -> list[Bar]:
-    """*bars* oldest first and each once, from *start* up to and, unless *inclusive*, without *end*."""
-    # Newest first is what the gateway sends, though it does not promise it.
-    found = bars[::-1] if len(bars) > 1 and bars[0].t > bars[-1].t else bars
-    if any(a.t >= b.t for a, b in pairwise(found)):
-        found = sorted({bar.t: bar for bar in found}.values(), key=opened)
-    first = bisect_left(found, start, key=opened)
-    last = bisect_left(found, end + timedelta(microseconds=inclusive), key=opened)
-    return found[first:last]
-
-
-def reached(ask: Ask, edge: datetime) -> bool:
-    """Whether a short page that ends at *edge* left no open market before it that could have a bar."""
-    seconds = SECONDS.get(ask.unit, 1) * ask.number
-    if ask.start is FIRST:
+def reached(ask: Ask, edge: datetime, *, short: bool) -> bool:
+    """Whether a page that begins at *edge* left nothing before it that could have a bar; a *short* one tells more."""
+    if ask.unit is BarUnit.TICK or ask.start is FIRST:  # there may be more even at the same instant
         return False
+    if edge <= ask.start:
+        return True
+    if not short:
+        return False
+    seconds = SECONDS.get(ask.unit, 1) * ask.number
     if seconds == SECONDS[BarUnit.DAY]:
         return not calendar.missing_days([], ask.start, edge)
     if seconds > SECONDS[BarUnit.DAY]:

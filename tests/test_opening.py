@@ -14,13 +14,17 @@ from certificates import authority, server_context
 from rude_hub import RudeHub, soon
 
 from topstep_sync.clock import SYSTEM_CLOCK
+from topstep_sync.realtime import waker as waking
 from topstep_sync.realtime.channel import Channel
 from topstep_sync.realtime.opening import open_channel, trusting_context
 from topstep_sync.realtime.waker import Interrupted, Waker
 
 
-@pytest.fixture
-def waker() -> Iterator[Waker]:
+@pytest.fixture(params=["poll", "select"])
+def waker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waker]:
+    """One that waits as on most systems, and one that waits as on Windows."""
+    if request.param == "select":
+        monkeypatch.setattr(waking, "_Poll", waking._Select)
     made = Waker(SYSTEM_CLOCK)
     yield made
     made.close()

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from topstep_sync.clock import ManualClock
+from topstep_sync.clock import SYSTEM_CLOCK, ManualClock
 from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, Gap, OrderEvent, QuoteEvent, TradesEvent
 from topstep_sync.models import Depth, MarketTrade, Quote
 from topstep_sync.realtime.backlog import PILE, Backlog, merged
+from topstep_sync.realtime.baton import Baton
 from topstep_sync.realtime.book import Book
-from topstep_sync.realtime.queue import EventQueue, Signal
+from topstep_sync.realtime.queue import EventQueue
 
 TRADE = MarketTrade(price=1.0, timestamp="2026-11-24T00:00:00Z", type=0, volume=1)  # type: ignore[arg-type]
 
@@ -272,29 +273,69 @@ def test_32_consumers_share_a_queue() -> None:
     assert sorted(range(3200)) == sorted(int(state) for mine in got for state in mine)
 
 
-def test_a_signal_wakes_one_waiter_who_may_pass_it_on() -> None:
+def test_a_baton_wakes_one_waiter_who_may_pass_it_on() -> None:
     """Set any number of times at once, it wakes one; a row of 32 who each pass it on are all woken."""
-    signal = Signal()
-    assert (False, False) == (signal.is_set(), signal.wait(0.01))
+    baton = Baton()
+    assert (False, False) == (baton.is_set(), baton.wait(0.01))
     passed: queue.Queue[bool] = queue.Queue()
 
     def wait_and_pass_on() -> None:
-        passed.put(signal.wait(5))
-        signal.set()
+        passed.put(baton.wait(5))
+        baton.set()
 
     waiters = [threading.Thread(target=wait_and_pass_on) for _ in range(32)]
-    setters = [threading.Thread(target=signal.set) for _ in range(32)]
+    setters = [threading.Thread(target=baton.set) for _ in range(32)]
     for thread in waiters + setters:
         thread.start()
     assert [True] * 32 == [passed.get(timeout=5) for _ in range(32)]
     for thread in waiters + setters:
         thread.join(5)
-    signal.set()
-    assert (True, True, False) == (signal.is_set(), signal.wait(), signal.wait(0.0))
-    signal.set()
-    signal.clear()
-    signal.clear()
-    assert (False, False) == (signal.is_set(), signal.wait(0.0))
+    baton.set()
+    assert (True, True, False) == (baton.is_set(), baton.wait(), baton.wait(0.0))
+    baton.set()
+    baton.clear()
+    baton.clear()
+    assert (False, False) == (baton.is_set(), baton.wait(0.0))
+
+
+def test_an_interrupted_consumer_passes_the_baton() -> None:
+    """Ctrl-C in a consumer that was just woken leaves the event, and the turn, to another one that waits."""
+
+    class Interrupting:
+        """A clock whose first wait ends with the signal and a Ctrl-C."""
+
+        def __init__(self) -> None:
+            self.entered = threading.Semaphore(0)
+            self.interrupted = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(SYSTEM_CLOCK, name)
+
+        def wait(self, event: Any, timeout: float | None = None) -> bool:
+            self.entered.release()
+            woken = SYSTEM_CLOCK.wait(event, timeout)
+            if not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            return woken
+
+    clock = Interrupting()
+    events = EventQueue(clock=clock)
+    ended: queue.Queue[Any] = queue.Queue()
+
+    def consume() -> None:
+        try:
+            ended.put(events.get(timeout=10).data)
+        except KeyboardInterrupt:
+            ended.put("interrupted")
+
+    consumers = [threading.Thread(target=consume) for _ in range(2)]
+    for consumer in consumers:
+        consumer.start()
+    assert clock.entered.acquire(timeout=5)
+    assert clock.entered.acquire(timeout=5)
+    events.put([order(1)])
+    assert {"interrupted", 1} == {ended.get(timeout=5), ended.get(timeout=5)}
 
 
 @pytest.mark.parametrize("conflate", [True, False])

@@ -17,6 +17,7 @@ from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, QuoteEvent
 from topstep_sync.realtime.backlog import Backlog, is_late
+from topstep_sync.realtime.baton import Baton
 from topstep_sync.realtime.book import Book
 from topstep_sync.realtime.forks import REASON, survive
 from topstep_sync.realtime.lifecycle import State
@@ -26,34 +27,6 @@ _log = logging.getLogger("topstep_sync.realtime")
 _DEPTH: Final = frozenset((DepthEvent, BookReset, ConnectionEvent))  # what changes a book: taken under the lock
 _ASIDE: Final = 10_000  # events that `wait_for` keeps aside before it treats them as those of a slow consumer
 _WARN_AT: Final = 50_000  # waiting events at which the first warning comes; then at each doubling
-
-
-class Signal:
-    """Wakes one waiter, on one bare lock: a third of the cost of `threading.Event`, which is paid for every batch.
-
-    Who is woken and leaves something for others sets it again.
-    """
-
-    def __init__(self) -> None:
-        self._unset = threading.Lock()  # locked while it is not set
-        self._unset.acquire()
-
-    def is_set(self) -> bool:
-        return not self._unset.locked()
-
-    def set(self) -> None:
-        if self._unset.locked():
-            try:
-                self._unset.release()
-            except RuntimeError:  # somebody else was first
-                return
-
-    def clear(self) -> None:
-        self._unset.acquire(blocking=False)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Whether it was set within *timeout* seconds, and this waiter is the one that is woken by it."""
-        return self._unset.acquire(timeout=-1 if timeout is None else timeout)
 
 
 class EventQueue:
@@ -85,7 +58,7 @@ class EventQueue:
         self._merging = bool(conflate)
         self._lock = threading.Lock()  # guards everything below
         self._backlog = Backlog(self._merging, max_trades, max_depth)
-        self._arrived = Signal()
+        self._arrived = Baton()
         self._waiting = 0  # consumers
         self._reason: str | None = None
         self._failed = False
@@ -208,6 +181,9 @@ class EventQueue:
         """Something arrived, or it is *end*. The caller has entered itself as waiting, under the lock."""
         try:
             self._clock.wait(self._arrived, None if end == FOREVER else end - now)
+        except BaseException:
+            self._arrived.set()  # the interrupted one may have been woken for it; another can still take what came
+            raise
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -378,7 +354,7 @@ class EventQueue:
 
     def forked(self) -> None:
         """In a child process: what was here can still be taken; no more will come."""
-        self._lock, self._arrived, self._waiting = threading.Lock(), Signal(), 0
+        self._lock, self._arrived, self._waiting = threading.Lock(), Baton(), 0
         self._on_close = None
         self.finish(REASON, failed=True)
 

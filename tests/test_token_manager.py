@@ -3,8 +3,6 @@
 import contextlib
 import copy
 import gc
-import itertools
-import linecache
 import os
 import pickle
 import signal
@@ -340,48 +338,6 @@ def test_ctrl_c_of_one_caller_takes_nothing_from_the_others(
     assert (["login-1-0-secret"] * 8, 1, 0) == (found, service.logins, manager.stats()["waiting"])
 
 
-def test_ctrl_c_at_any_moment_leaves_a_working_manager(service: FakeService, clock: ManualClock) -> None:
-    """An interruption at whatever line of the slow path: the next caller is served, and no place in the queue lost."""
-    for point in itertools.count(1):
-        manager = TokenManager(None, service, clock=clock)
-        if _interrupted_at(point, manager):
-            land()
-            assert "secret" in manager.get_token(deadline=5.0)
-            assert 0 == manager.stats()["waiting"]
-            manager.close()
-        else:
-            break
-    assert point > 30
-
-
-def _interrupted_at(point: int, manager: TokenManager) -> bool:
-    """Whether a KeyboardInterrupt at the *point*-th line of the manager's code hit `get_token`."""
-    left = point
-    paths = {sys.modules[cls.__module__].__file__ for cls in (TokenManager, TokenPolicy)}
-
-    def trace(frame: Any, event: str, arg: Any) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename not in paths:
-            return None
-        # Lines to a tracer, but no moments at which the interpreter looks at signals.
-        text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if event == "line" and text not in ("with self.lock:", "try:"):
-            left -= 1
-            if left == 0:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        manager.get_token(deadline=5.0)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
-
-
 # In a process of its own: an interrupted `Thread.start` can leave a thread behind that never runs, and never ends.
 INTERRUPTED = """
 import os, random, signal, sys, threading, time
@@ -398,15 +354,16 @@ def others():
 crew = [threading.Thread(target=others, daemon=True) for _ in range(3)]
 for thread in crew:
     thread.start()
-chance, interrupted, end, armed = random.Random(7), 0, time.monotonic() + 40.0, False
+chance, interrupted, armed = random.Random(7), 0, False
 def ctrl_c(number, frame):
     if armed:  # else it meets the loop around what is tried
         raise KeyboardInterrupt
 signal.signal(signal.SIGPROF, ctrl_c)
-while interrupted < 300 and time.monotonic() < end:
+while interrupted < 300:
     try:
         armed = True
-        signal.setitimer(signal.ITIMER_PROF, chance.uniform(1e-5, 5e-3))
+        # Of processor time, so a busy machine changes nothing; and again soon, as by somebody who has no patience.
+        signal.setitimer(signal.ITIMER_PROF, chance.uniform(1e-5, 5e-3), chance.uniform(1e-5, 5e-3))
         for step in range(50):  # then anew: an interruption within a weak reference's callback is swallowed
             manager.rejected(manager.token(deadline=20.0), deadline=20.0)
             manager.adopt(f"adopted-token-{step}") if step % 3 == 0 else manager.get_state()
@@ -419,7 +376,7 @@ stop.set()
 for thread in crew:
     thread.join(20)
 good = manager.get_token(deadline=5.0) and not any(thread.is_alive() for thread in crew)
-print(interrupted, manager.stats()["waiting"], bool(good), flush=True)
+print(manager.stats()["waiting"], bool(good), flush=True)
 os._exit(0)
 """
 
@@ -427,11 +384,13 @@ os._exit(0)
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers on this system")
 def test_hundreds_of_real_ctrl_c() -> None:
-    """Interrupted over and over at random moments, while other threads use it: nothing hangs, nothing is lost."""
+    """Interrupted over and over at random moments, while other threads use it: nothing hangs, nothing is lost.
+
+    The moments themselves are gone through one by one in `test_interruptions`; here they come as signals.
+    """
     command = [sys.executable, "-c", INTERRUPTED, str(Path(__file__).parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-    interrupted, waiting, good = done.stdout.split()
-    assert (True, "0", "True") == (int(interrupted) >= 100, waiting, good)
+    assert ["0", "True"] == done.stdout.split()
 
 
 def test_ctrl_c_before_the_refresh_took_off(

@@ -6,7 +6,7 @@ from typing import Any
 
 from topstep_sync.auth.token_manager import TokenManager
 from topstep_sync.auth.token_policy import TokenState
-from topstep_sync.clock import ManualClock
+from topstep_sync.clock import SYSTEM_CLOCK, ManualClock, Signal
 from topstep_sync.models import Token
 from topstep_sync.redact import Secret
 
@@ -25,9 +25,9 @@ class FakeService:
         self.logouts: list[str] = []
         self.on_login: Callable[[], Any] = lambda: None
         self.on_validate: Callable[[Token], Any] = lambda token: self.issue("rotated")
-        self.gate = threading.Event()  # clear it to hold every call
+        self.gate = Signal()  # clear it to hold every call
         self.gate.set()
-        self.entered = threading.Event()
+        self.entered = Signal()
 
     def issue(self, kind: str = "login") -> Token:
         now = self.clock.epoch()
@@ -46,7 +46,7 @@ class FakeService:
 
     def _answer(self, make: Callable[[], Any]) -> Any:
         self.entered.set()
-        assert self.gate.wait(30)
+        assert SYSTEM_CLOCK.wait(self.gate, 30)
         answer = make()
         if isinstance(answer, BaseException):
             raise answer
@@ -56,8 +56,8 @@ class FakeService:
 def land() -> None:
     """No refresh is under way any more."""
     for thread in threading.enumerate():
-        # One whose start was interrupted stays listed for ever, and never runs: CPython has no way to take it back.
-        if thread.name == "topstep-token" and thread.ident is not None:
+        # One whose start was interrupted stays listed for ever, and never runs: CPython cannot take it back.
+        if thread.name == "topstep-token" and thread.is_alive():
             thread.join(10)
             assert not thread.is_alive()
 

@@ -6,11 +6,10 @@ Redis sees what a disk would see: the sealed bytes, and the generation, which it
 import contextlib
 import logging
 import secrets
-import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
-from topstep_sync.clock import Clock, Deadline
+from topstep_sync.clock import Clock, Deadline, Waitable
 from topstep_sync.errors import MissingExtra
 
 log = logging.getLogger("topstep_sync.auth")
@@ -81,7 +80,7 @@ class RedisShelf:
         return aside if self._redis.eval(_ASIDE, 2, self._key, aside, blob) else None
 
     @contextlib.contextmanager
-    def lease(self, timeout: float, cancelled: threading.Event) -> Iterator[bool]:
+    def lease(self, timeout: float, cancelled: Waitable) -> Iterator[bool]:
         """Whether this thread alone may refresh; False after *timeout* seconds, or when *cancelled* was set."""
         me = secrets.token_hex(16)
         alone = self._acquire(me, Deadline(timeout, self._clock), cancelled)
@@ -92,7 +91,7 @@ class RedisShelf:
                 with contextlib.suppress(self._error):  # it runs out by itself
                     self._redis.eval(_RELEASE, 1, f"{self._key}:lease", me)
 
-    def _acquire(self, me: str, deadline: Deadline, cancelled: threading.Event) -> bool:
+    def _acquire(self, me: str, deadline: Deadline, cancelled: Waitable) -> bool:
         try:
             while not self._redis.set(f"{self._key}:lease", me, nx=True, px=LEASE_MS):
                 if deadline.expired or self._clock.wait(cancelled, deadline.bound(POLL)):

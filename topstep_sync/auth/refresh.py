@@ -1,7 +1,6 @@
 """One refresh: the store of other processes first, then the gateway. Runs on the refresh thread, without a lock."""
 
 import logging
-import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple, Protocol
 
@@ -9,7 +8,7 @@ import msgspec
 
 from topstep_sync.auth.service import AuthService
 from topstep_sync.auth.token_policy import Flight, Plan, Source
-from topstep_sync.clock import Clock
+from topstep_sync.clock import Clock, Signal, Waitable
 from topstep_sync.config import TokenConfig
 from topstep_sync.errors import SessionClosed
 from topstep_sync.models import Token
@@ -34,7 +33,7 @@ class TokenStore(Protocol):
         """Nothing is stored."""
         ...
 
-    def lease(self, timeout: float, cancelled: threading.Event | None = None) -> AbstractContextManager[bool]:
+    def lease(self, timeout: float, cancelled: Waitable | None = None) -> AbstractContextManager[bool]:
         """Whether this process alone may refresh now; False after *timeout* seconds, or once *cancelled* is set."""
         ...
 
@@ -64,7 +63,7 @@ class Refresher:
         self._store = store
         self._config = config
         self._clock = clock
-        self._cancelled = threading.Event()
+        self._cancelled = Signal()
         self._sick = False  # the store failed in this refresh: no second wait for the same timeout
 
     def run(self, flight: Flight, watch: Watch) -> Outcome:

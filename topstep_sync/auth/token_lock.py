@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from topstep_sync.auth import private_file
-from topstep_sync.clock import Clock, Deadline
+from topstep_sync.clock import Clock, Deadline, Signal, Waitable
 
 log = logging.getLogger("topstep_sync.auth")
 
@@ -47,13 +46,13 @@ class FileShelf:
 
     def set_aside(self, blob: bytes) -> str | None:
         """Where *blob* lies now, if it was still what the file held."""
-        with self.lease(1.0, threading.Event()) as alone:
+        with self.lease(1.0, Signal()) as alone:
             if not alone or private_file.read(self.path) != blob:
                 return None
             return str(private_file.set_aside(self.path))
 
     @contextlib.contextmanager
-    def lease(self, timeout: float, cancelled: threading.Event) -> Iterator[bool]:
+    def lease(self, timeout: float, cancelled: Waitable) -> Iterator[bool]:
         """Whether this thread alone may refresh; False after *timeout* seconds, or when *cancelled* was set."""
         alone = self._acquire(Deadline(timeout, self._clock), cancelled)
         try:
@@ -64,7 +63,7 @@ class FileShelf:
             if alone:
                 self._lock.release()
 
-    def _acquire(self, deadline: Deadline, cancelled: threading.Event) -> bool:
+    def _acquire(self, deadline: Deadline, cancelled: Waitable) -> bool:
         try:
             private_file.make_folder(self.path.parent)
             while not self._try():

@@ -6,12 +6,13 @@ What callers may rely on:
 * Without one, at most `max_queue_depth` callers wait, each to its own deadline; every outcome of the refresh wakes all.
 * A refresh runs on a thread of its own, so a Ctrl-C or a deadline of one caller takes nothing from the others.
 * The thread starts when somebody asks and ends with the refresh: nothing to restart after a suspend or a fork.
+* A Ctrl-C may come between any two steps, and another one right after it. So nothing here depends on being cleaned up:
+  a decision is taken on a copy and published at once, and whoever goes away leaves a mark that the next caller sees.
 """
 
 import copy
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -20,7 +21,7 @@ from topstep_sync.auth.jwt import new_token, plausible
 from topstep_sync.auth.refresh import Refresher, TokenStore
 from topstep_sync.auth.service import AuthService, as_service
 from topstep_sync.auth.token_policy import NOTHING, Flight, Held, Instant, TokenPolicy, TokenState, Verdict
-from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock, Deadline, Signal
 from topstep_sync.config import Config, TokenConfig
 from topstep_sync.errors import (
     AuthQueueFull,
@@ -39,7 +40,7 @@ log = logging.getLogger("topstep_sync.auth")
 
 T = TypeVar("T")
 
-RECHECK: Final = 5.0  # seconds; a Ctrl-C of whoever was to wake the others must not leave them waiting for long
+RECHECK: Final = 1.0  # seconds; a Ctrl-C of whoever was to wake the others must not leave them waiting for long
 
 
 class TokenManager:
@@ -67,8 +68,8 @@ class TokenManager:
         self._refresher = Refresher(self._service, storage, self._config, clock)
         self.lock = threading.Lock()  # guards the policy, the queue and the two references below
         self._held: Held = self._policy.held()
-        self._changed = threading.Event()  # set, and replaced, whenever those who wait should look again
-        self._queue: weakref.WeakSet[_Place] = weakref.WeakSet()
+        self._changed = Signal()  # set, and replaced, whenever those who wait should look again
+        self._queue: tuple[_Place, ...] = ()
         self._closed = False
         survive(self)
 
@@ -162,7 +163,7 @@ class TokenManager:
             "generation": self._policy.generation,
             "expires_in": None if token is None else token.expires_at - now.epoch,
             "failures": self._policy.failures,
-            "waiting": len(self._queue),
+            "waiting": sum(not place.left for place in self._queue),
         }
 
     def __repr__(self) -> str:
@@ -187,17 +188,16 @@ class TokenManager:
                     return verdict.token
                 self._wait(verdict, changed, deadline)
         finally:
-            with self.lock:
-                self._queue.discard(place)
+            place.left = True
 
-    def _look(self, place: "_Place") -> tuple[Verdict, threading.Event]:
+    def _look(self, place: "_Place") -> tuple[Verdict, Signal]:
         """What to do now, with the refresh begun if there is one to begin, and the event that says when to look again.
 
         A caller that gets no token has *place* in the queue from here on.
         """
         flight = Flight()
 
-        def look(policy: TokenPolicy) -> tuple[Verdict, threading.Event]:
+        def look(policy: TokenPolicy) -> tuple[Verdict, Signal]:
             if self._closed:
                 raise SessionClosed("the session is closed; make a new one")
             now = self._now()
@@ -213,17 +213,22 @@ class TokenManager:
             if verdict.start:
                 self._launch(flight, hurry=verdict.token is None)
         except BaseException:
-            self._abandon(flight)
+            flight.deserted = True
+            if self._policy.flight is flight:
+                self._decide(lambda policy: policy.settle(self._now()), wake=True)
             raise
         return verdict, changed
 
     def _enqueue(self, place: "_Place") -> None:
         assert self.lock.locked()
-        if place not in self._queue and len(self._queue) >= self._config.max_queue_depth:
-            raise AuthQueueFull(f"{len(self._queue)} callers already wait for a token; try again in a moment")
-        self._queue.add(place)
+        if place in self._queue:
+            return
+        waiting = [other for other in self._queue if not other.left]
+        if len(waiting) >= self._config.max_queue_depth:
+            raise AuthQueueFull(f"{len(waiting)} callers already wait for a token; try again in a moment")
+        self._queue = (*waiting, place)
 
-    def _wait(self, verdict: Verdict, changed: threading.Event, deadline: Deadline) -> None:
+    def _wait(self, verdict: Verdict, changed: Signal, deadline: Deadline) -> None:
         """Return when it is worth looking again.
 
         Raises:
@@ -235,9 +240,9 @@ class TokenManager:
             raise _clean(verdict.trouble)
         if pause is not None and not deadline.allows(pause):
             raise _unavailable(pause, verdict.trouble)
-        slept = self._clock.wait(changed, deadline.bound(min(pause or FOREVER, RECHECK)))
-        if not slept and deadline.expired:
+        if deadline.expired:
             raise _unavailable(pause, verdict.trouble)
+        self._clock.wait(changed, deadline.bound(min(pause or FOREVER, RECHECK)))
 
     def _deadline(self, limit: Deadline | float | None) -> Deadline:
         if isinstance(limit, Deadline):
@@ -245,21 +250,17 @@ class TokenManager:
         return Deadline(self._config.wait_seconds if limit is None else limit, self._clock)
 
     def _decide(self, change: Callable[[TokenPolicy], T], *, wake: bool = False) -> T:
-        """What *change* decided under the lock, and readers see it. A Ctrl-C in the middle of it undoes it.
+        """What *change* decided under the lock, and readers see it. A Ctrl-C in the middle of it leaves all as it was.
 
         With *wake*, whoever waits looks again.
         """
         with self.lock:
-            before = self._policy.snapshot()
-            try:
-                result = change(self._policy)
-                held = self._policy.held()
-                fresh = threading.Event() if wake else self._changed
-            except BaseException:
-                self._policy.undo(before)
-                raise
+            policy = self._policy.twin()
+            result = change(policy)
+            held = policy.held()
+            fresh = Signal() if wake else self._changed
             # No calls from here to the end of the block: signals are looked at in calls, so these happen together.
-            self._held = NOTHING if self._closed else held
+            self._policy, self._held = policy, NOTHING if self._closed else held
             changed, self._changed = self._changed, fresh
         if wake:
             changed.set()
@@ -282,11 +283,16 @@ class TokenManager:
                 self._fail(flight, error)
 
     def _fly(self, flight: Flight, *, inline: bool = False) -> None:
-        """*flight* has landed, whatever happened on the way."""
-        with self.lock:
-            flight.launched = self._policy.flight is flight
-        if not flight.launched:
-            return
+        """*flight* has landed, whatever happened on the way; if not even that was possible, it counts as lost."""
+        try:
+            with self.lock:
+                flight.launched = self._policy.flight is flight
+            if flight.launched:
+                self._land(flight, inline)
+        finally:
+            flight.over = True
+
+    def _land(self, flight: Flight, inline: bool) -> None:
         try:
             token, source = self._refresher.run(flight, self)
         except BaseException as error:
@@ -306,11 +312,6 @@ class TokenManager:
         self._decide(lambda policy: policy.failed(flight, trouble, self._now(), pause, definite=definite), wake=True)
         log.log(logging.DEBUG if self._closed else logging.WARNING, "! token refresh failed: %s", trouble)
 
-    def _abandon(self, flight: Flight) -> None:
-        """If *flight* never took off, the next caller begins another."""
-        if self._policy.flight is flight and not flight.launched:
-            self._decide(lambda policy: policy.lost(flight), wake=True)
-
     def died(self, flight: Flight) -> bool:
         """For the refresh under way: whether the token it set out to confirm was proved dead meanwhile."""
         with self.lock:
@@ -324,15 +325,20 @@ class TokenManager:
     def forked(self) -> None:
         """This process is a fork: the refresh thread and whoever held the lock stayed behind."""
         self.lock = threading.Lock()
-        self._changed = threading.Event()
-        self._queue = weakref.WeakSet()
+        self._changed = Signal()
+        self._queue = ()
         flight = self._policy.flight
         if flight is not None:
             self._decide(lambda policy: policy.lost(flight))
 
 
 class _Place:
-    """A place in the queue. Held weakly there, so that a caller who left in whatever way leaves its place too."""
+    """A place in the queue. Its caller leaves by one assignment, and the next one that queues takes it away."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = False
 
 
 def _unavailable(wait: float | None, trouble: Exception | None) -> AuthUnavailable:

@@ -8,9 +8,10 @@ A token runs out when the wall clock *or* the monotonic one says so: the first k
 the second while somebody sets the wall clock back. A forward jump costs one refresh too many, never a dead token.
 """
 
+import copy
 import enum
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
@@ -19,11 +20,15 @@ from topstep_sync.config import TokenConfig
 from topstep_sync.models import Token
 
 JITTER: Final = 0.05  # share of the advisory window over which processes spread (azure-core: 0-60 s per token)
-DEATHS: Final = (
-    3  # GUESS: tokens refused in a row before refreshes are spaced; a gateway that conflicts would settle it
-)
+
+# Tokens refused in a row before refreshes are spaced. GUESS; a gateway that conflicts would settle it.
+DEATHS: Final = 3
 
 MIN_PAUSE: Final = 1.0  # seconds; halving what is left would never end
+
+# Seconds after which a refresh counts as lost. GUESS: well above a lease of 60 s, a validate and a login that use up
+# their timeouts, and a slow name server; what hangs for longer (a keyring that asks, a log that blocks) never ends.
+LOST: Final = 300.0
 
 
 class TokenState(enum.Enum):
@@ -126,9 +131,13 @@ NOTHING: Final = Held(None, "", -FOREVER, -FOREVER)
 
 
 class Flight:
-    """One refresh, from the decision to its landing."""
+    """One refresh, from the decision to its landing.
 
-    __slots__ = ("generation", "launched", "plan", "tenure", "token")
+    Whoever drops it on the way says so by one assignment, which nothing can interrupt; the next caller sees it and
+    begins anew. So there is nothing to clean up that a second Ctrl-C could prevent.
+    """
+
+    __slots__ = ("deserted", "due", "generation", "launched", "over", "plan", "tenure", "token")
 
     def __init__(self) -> None:
         self.plan = Plan.LOGIN
@@ -137,7 +146,18 @@ class Flight:
         self.generation = 0
         """The highest held when it set out."""
         self.tenure = 0
+        self.due = NEVER
+        """When it counts as lost, whatever became of it."""
         self.launched = False
+        """Whether whoever flies it has begun."""
+        self.deserted = False
+        """Whether its starter went away before it knew that it had."""
+        self.over = False
+        """Whether whoever flew it has ended."""
+
+    def lost(self, now: Instant) -> bool:
+        """Whether it will never land."""
+        return self.over or (self.deserted and not self.launched) or self.due.reached(now)
 
 
 class Verdict(NamedTuple):
@@ -165,7 +185,7 @@ def windows(token: Token, config: TokenConfig, epoch: float, chance: float) -> t
 class TokenPolicy:
     """The token's life as decisions. Not thread-safe: the manager calls it under its lock.
 
-    Every attribute holds a value that is replaced, never changed, so that `undo` can take a decision back.
+    Every attribute holds a value that is replaced, never changed, so that a decision can be taken on a `twin`.
     """
 
     def __init__(self, config: TokenConfig) -> None:
@@ -188,13 +208,9 @@ class TokenPolicy:
         self._last_call = False  # the gateway keeps the old token and time is short: log in rather than ask again
         self._deaths: tuple[float, ...] = ()
 
-    def snapshot(self) -> dict[str, Any]:
-        """All there is to know, for `undo`."""
-        return vars(self).copy()
-
-    def undo(self, before: dict[str, Any]) -> None:
-        """Everything is as it was *before*: a Ctrl-C in the middle of a decision leaves none half taken."""
-        vars(self).update(before)
+    def twin(self) -> Self:
+        """The same, to decide on: it takes the place of this one when the decision is whole."""
+        return copy.copy(self)
 
     def usable(self, now: Instant) -> bool:
         """Whether there is a token to use."""
@@ -205,11 +221,13 @@ class TokenPolicy:
         if self.token is None or self.dead:
             return NOTHING
         until = self._usable_until
-        due = NEVER if self.flight else self._attempt_at
+        due = self.flight.due if self.flight else self._attempt_at
         return Held(self.token, self.token.value, min(until.monotonic, due.monotonic), min(until.epoch, due.epoch))
 
     def settle(self, now: Instant) -> None:
-        """The state says so when the token has run out by *now*."""
+        """The state says so when the token has run out by *now*, or the refresh under way was lost."""
+        if self.flight is not None and self.flight.lost(now):
+            self.lost(self.flight)
         if self.state in (TokenState.VALID, TokenState.ERROR) and self.token is not None and not self.usable(now):
             self._expire(now)
 
@@ -232,7 +250,7 @@ class TokenPolicy:
         patient = self.usable(now) and self.failures < self.config.max_retries and not self._last_call
         flight.plan = Plan.VALIDATE if alive and (patient or not can_login) else Plan.LOGIN
         flight.token, flight.generation = self.token, self.generation
-        flight.tenure = self._tenure
+        flight.tenure, flight.due = self._tenure, Instant(now.monotonic + LOST, FOREVER)
         self._step(TokenEvent.START)
         self.flight = flight
 

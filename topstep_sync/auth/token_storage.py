@@ -19,7 +19,7 @@ from topstep_sync.auth.passphrase import find_key
 from topstep_sync.auth.redis_storage import RedisShelf
 from topstep_sync.auth.token_cipher import Stored, TokenCipher, Unreadable
 from topstep_sync.auth.token_lock import FileShelf
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Signal, Waitable
 from topstep_sync.config import BASE_URL, Config
 from topstep_sync.errors import ConfigError
 from topstep_sync.models import Token
@@ -38,7 +38,7 @@ class Shelf(Protocol):
     def write(self, blob: bytes, generation: int, life: float) -> bool: ...
     def remove(self) -> None: ...
     def set_aside(self, blob: bytes) -> str | None: ...
-    def lease(self, timeout: float, cancelled: threading.Event) -> contextlib.AbstractContextManager[bool]: ...
+    def lease(self, timeout: float, cancelled: Waitable) -> contextlib.AbstractContextManager[bool]: ...
 
 
 class TokenStorage:
@@ -144,7 +144,7 @@ class TokenStorage:
                 self._shelf.remove()
 
     @contextlib.contextmanager
-    def lease(self, timeout: float, cancelled: threading.Event | None = None) -> Iterator[bool]:
+    def lease(self, timeout: float, cancelled: Waitable | None = None) -> Iterator[bool]:
         """Whether this thread alone, of all processes, may refresh now.
 
         False after *timeout* seconds, or when *cancelled* was set. May be taken again by the thread that has it.
@@ -152,7 +152,7 @@ class TokenStorage:
         if self._shelf is None or getattr(self._mine, "process", None) == os.getpid():
             yield True
             return
-        with self._shelf.lease(timeout, cancelled or threading.Event()) as alone:
+        with self._shelf.lease(timeout, cancelled or Signal()) as alone:
             # By process as well: a fork copies what its thread had, but not the lease.
             self._mine.process = os.getpid() if alone else None
             try:

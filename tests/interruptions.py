@@ -1,0 +1,134 @@
+"""A Ctrl-C at every moment at which the interpreter would notice one, one after the other, instead of at random ones.
+
+CPython looks at signals when a function begins, after a call, and at the end of a loop's body; nowhere else. A tracer
+sees every instruction, so it can raise at exactly these moments; once, as the interpreter then ends the tracing.
+"""
+
+import contextlib
+import dis
+import functools
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LOOKS = ("RESUME", "CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
+
+# Not ours to mend: an interruption leaves a lock of `logging` closed, is swallowed in a callback of a weak set, and
+# leaves a thread behind that never ends where it meets `Thread.start`.
+SPARED = (("logging", ""), ("_weakrefset", ""), ("threading", "Thread."), ("_pytest", ""), ("coverage", ""))
+
+
+def looks(code: CodeType, offset: int) -> bool:
+    """Whether the interpreter looks at signals within the instruction at *offset*."""
+    name = dis.opname[code.co_code[offset]]
+    return offset == 0 or (name.startswith(LOOKS) and "NO_INTERRUPT" not in name)
+
+
+@functools.cache
+def _handlers(code: CodeType) -> tuple[Any, ...]:
+    return tuple(dis.Bytecode(code).exception_entries)  # type: ignore[attr-defined]
+
+
+def handler(code: CodeType, offset: int) -> int | None:
+    """Where an exception at *offset* is handled, if it is."""
+    return next((entry.target for entry in _handlers(code) if entry.start <= offset < entry.end), None)
+
+
+class Interruption:
+    """Raises `KeyboardInterrupt` at the moment *number*, counted from 1, of what runs in the block."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self._last: dict[FrameType, int] = {}  # the instruction that each frame was at
+        self._spared: set[FrameType] = set()
+        self.where = ""
+        """Where it was raised."""
+
+    def __enter__(self) -> "Interruption":
+        self._before = sys.gettrace()
+        self._top = sys._getframe(1)
+        sys.settrace(self._begin)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+        self._last.clear()
+        self._spared.clear()
+
+    def _begin(self, frame: FrameType, event: str, arg: Any) -> Any:
+        name, code = frame.f_globals.get("__name__", ""), frame.f_code
+        spared = any(name.startswith(module) and code.co_qualname.startswith(what) for module, what in SPARED)
+        if spared or frame.f_back in self._spared or frame is self._top or name == __name__:
+            self._spared.add(frame)
+            return None
+        frame.f_trace_opcodes = True
+        self._last[frame] = 0
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "return":
+            self._last.pop(frame, None)
+        elif event == "exception":
+            self._last.pop(frame, None)  # on the way to its handler nothing is looked at
+        elif event == "opcode":
+            code, here = frame.f_code, frame.f_lasti
+            last, self._last[frame] = self._last.get(frame), here
+            # Raised here, it must be handled as if that instruction had raised it.
+            if last is not None and looks(code, last) and handler(code, last) == handler(code, here):
+                self._left -= 1
+                if self._left == 0:
+                    self.where = f"{code.co_qualname}:{frame.f_lineno}"
+                    raise KeyboardInterrupt
+        return self._step
+
+
+def interrupted_everywhere(prepare: Callable[[], T], action: Callable[[T], object]) -> Iterator[tuple[T, str]]:
+    """What *prepare* made, each time *action* on it was interrupted, moment by moment; and where that was.
+
+    The last one was not interrupted, as the action had come to its end before.
+    """
+    for number in itertools.count(1):
+        thing = prepare()
+        interruption = Interruption(number)
+        with contextlib.suppress(KeyboardInterrupt), interruption:
+            action(thing)
+        yield thing, interruption.where
+        if not interruption.where:
+            return
+
+
+def is_free(lock: Any) -> bool:
+    """Whether nobody holds *lock* for longer than a moment."""
+    if not lock.acquire(timeout=2.0):
+        return False
+    lock.release()
+    return True
+
+
+def elsewhere(call: Callable[[], Any], timeout: float = 20.0) -> Any:
+    """What *call* returns on a thread of its own, where no lock that the main thread left is anybody's.
+
+    Raises:
+        TimeoutError: it hangs.
+    """
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not found:
+        raise TimeoutError(f"{call} hangs")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from topstep_sync.events import AccountEvent, OrderEvent, PositionEvent, SessionConflict, TradeEvent
 from topstep_sync.models import Account, Action, Order, OrderStatus, Position, PositionType, Trade
-from topstep_sync.realtime.reconcile import MARGIN, Reconciler, Snapshot, account_of, is_newer, same
+from topstep_sync.realtime.reconcile import MARGIN, Reconciler, Snapshot
+from topstep_sync.realtime.versions import account_of
 
 START = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
 EPOCH = START.timestamp()
@@ -320,29 +321,53 @@ def test_without_a_snapshot_what_waited_comes_anyway() -> None:
     assert [trade(1), order(1)] == [event.data for event in reconciler.release()]
 
 
-################################################### versions ###################################################
+def test_an_older_position_that_waited_does_not_follow_a_newer_one() -> None:
+    """Once the hub has told of a position it tells the rest: the snapshot, older or newer, is not put in between."""
+    reconciler = known(position(1))
+    held(reconciler, position(2))
+    assert [(False, position(2))] == after(reconciler, positions=[position(3)])
+    assert [position(3)] == [event.data for event in reconciler.live([told(position(3))])]
 
 
-def test_versions_of_an_order() -> None:
-    """By time first; at the same instant by progress and filled volume; rounding is no difference."""
-    base = order(updated=1.0)
-    assert (True, False) == (is_newer(order(updated=2.0), base), is_newer(order(updated=0.5), base))
-    assert not is_newer(order(updated=1.000001), base)
-    assert is_newer(order(updated=1.0, fill_volume=1), base)
-    assert (True, False) == (
-        is_newer(order(status=OrderStatus.FILLED, updated=1.0), base),
-        is_newer(order(status=OrderStatus.PENDING, updated=1.0), base),
-    )
-    assert is_newer(order(updated=1.0, limit_price=2.0), order(updated=1.0, limit_price=3.0))
-    bare = replace(base, update_timestamp=UNSET, creation_timestamp=at(1.0))
-    assert not is_newer(bare, base)
+def test_what_the_first_snapshot_filled_in_is_told_when_the_hub_tells_it() -> None:
+    """A position and a balance of before are no event; the hub's first word on each is, even if it says the same."""
+    reconciler = known(accounts=[account(1.0)], positions=[position(1)])
+    words = [told(position(1)), told(account(1.0))]
+    assert words == reconciler.live(words)
+    assert [] == reconciler.live([told(position(1)), told(account(1.0))])
 
 
-def test_what_one_side_leaves_out_is_no_difference() -> None:
-    """The hub omits nulls and REST may know more fields; a price may be a rounding error apart."""
-    assert same(order(limit_price=None), order(limit_price=5.0, custom_tag="x"))
-    assert same(position(1, 0.1 + 0.2), position(1, 0.3))
-    assert not same(position(1, 0.31), position(1, 0.3))
+def test_a_position_that_goes_flat_right_after_subscribing_is_told() -> None:
+    """It waited for the first snapshot, which knows of no position any more; once is enough."""
+    reconciler = Reconciler()
+    reconciler.watch(5, EPOCH)
+    held(reconciler, position(0), position(0))
+    assert [(False, position(0))] == after(reconciler)
+
+
+def test_a_trade_that_is_voided_in_a_gap_is_told() -> None:
+    """Its time is that of the trade, which may lie before the subscription; voided before, it is never told."""
+    reconciler = known(trade(1), trades=[trade(2, -1.0), trade(3, -1.0, voided=True)])
+    news = [trade(1, voided=True), trade(2, -1.0, voided=True)]
+    assert news == sorted(recovered(reconciler, trades=[*news, trade(3, -1.0, voided=True)]), key=lambda t: t.id)
+    assert [] == recovered(reconciler, trades=[*news, trade(3, -1.0, voided=True)])
+
+
+def test_after_the_first_snapshot_no_clock_hides_a_trade() -> None:
+    """A gateway whose clock is behind dates a new trade before the subscription; what the first did not tell is new."""
+    reconciler = known(trades=[trade(1, -30.0)])
+    assert [trade(2, -20.0)] == recovered(reconciler, trades=[trade(1, -30.0), trade(2, -20.0)])
+
+
+def test_what_came_before_an_unreadable_record_is_not_the_last_word() -> None:
+    """It is told, and after it what the snapshot says of the same position; what came after is the last word."""
+    reconciler = known(position(1), account(1.0))
+    held(reconciler, position(2))
+    reconciler.missed()
+    held(reconciler, account(2.0))
+    reconciler.asking()
+    got = after(reconciler, positions=[position(3)], accounts=[account(3.0)])
+    assert [(False, position(2)), (True, position(3)), (False, account(2.0))] == got
 
 
 ################################################ exactly once ################################################

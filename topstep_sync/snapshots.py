@@ -18,7 +18,8 @@ def fetch(rooms: "Rooms", account_ids: list[int], since: float) -> Snapshot:
     start = datetime.fromtimestamp(max(0.0, since), UTC)
     wanted = set(account_ids)
     accounts = [account for account in rooms.accounts.search(only_active=False) if account.id in wanted]
-    # Orders before trades and positions: a fill between two looks is then in the later ones, and not lost.
+    # Orders before trades and positions: a fill between two looks is then in the later ones, and not lost. Trades last:
+    # while they travel, what the hub told before the positions were read arrives, and is not taken for newer than they.
     return Snapshot(
         accounts=accounts,
         open_orders=[order for number in account_ids for order in rooms.orders.working(number)],

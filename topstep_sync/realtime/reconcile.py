@@ -6,8 +6,10 @@ events that arrive meanwhile are held, and come after. What happened since the s
 exactly once, recovered or live, even when the gateway itself sends it twice.
 
 Trades have ids. Orders have versions: status, filled volume, and the time of their last update. Positions and
-accounts have neither; they are compared as they are. Where a held event says what the snapshot says, the gateway's
-own event is the one that is delivered.
+accounts have neither: once the hub has told of one on a connection, it tells the rest, in order, and the snapshot is
+not asked about it. So a snapshot must be read in such an order that what the hub sent before its positions were read
+is here when it is applied (see `snapshots.fetch`). Where a held event says what the snapshot says, the gateway's own
+event is the one that is delivered.
 """
 
 from collections.abc import Iterable
@@ -17,26 +19,13 @@ from typing import Any, Final
 import msgspec
 
 from topstep_sync.events import AccountEvent, OrderEvent, PositionEvent, TradeEvent
-from topstep_sync.models import Account, Action, Order, OrderStatus, Position, PositionType, Trade, given
+from topstep_sync.models import Account, Action, Order, Position, PositionType, Trade
 from topstep_sync.realtime.state import TradingState
+from topstep_sync.realtime.versions import Key, account_of, changed_at, is_newer, key_of, same
 
 MARGIN: Final = 60.0  # GUESS: seconds by which the gateway's clock may differ from ours
-_SAME_INSTANT: Final = 0.002  # seconds; the hub sends 7 digits, REST 6, and either may round
-_SAME_PRICE: Final = 1e-9
 _KEPT_ORDERS: Final = 5_000
 _KEPT_TRADES: Final = 200_000
-
-# How far an order has come, where two versions bear the same time. Anything else is an end.
-_PROGRESS: Final = {
-    OrderStatus.NONE: 0,
-    OrderStatus.PENDING: 1,
-    OrderStatus.SUSPENDED: 2,
-    OrderStatus.OPEN: 3,
-    OrderStatus.PENDING_CANCELLATION: 4,
-}
-_END: Final = 5
-
-Key = tuple[Any, ...]
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,18 +51,22 @@ class Reconciler:
         self._working: dict[int, Order] = {}
         self._positions: dict[tuple[int, str], Position] = {}
         self._trades: dict[tuple[int, bool], None] = {}  # delivered: (id, voided), oldest first
+        self._before: dict[tuple[int, bool], None] = {}  # the same, of trades of before, which are not delivered
         self._since: dict[int, float] = {}  # watched account → seconds since 1970 from which its events are wanted
         self._known: set[int] = set()  # accounts that a snapshot has told of
         self._holding: frozenset[int] = frozenset()
         self._held: list[Any] = []
+        self._unread = 0  # how many of them came before a record that could not be read
+        self._old = 0  # how many of them are older than the snapshot under way, whatever else comes
         self._asking = False  # a snapshot is under way
         self._told: set[Key] = set()  # what live events told of meanwhile
+        self._heard: set[Key] = set()  # positions and accounts of whose present state an event has told
 
     ################################################ live events ################################################
 
     def watch(self, account_id: int, epoch: float) -> None:
-        """What happens to the account from *epoch* on is wanted; an earlier such moment stays."""
-        self._since.setdefault(account_id, epoch)
+        """What happens to the account from *epoch* on is wanted, or from an earlier such moment on."""
+        self._since[account_id] = min(epoch, self._since.get(account_id, epoch))
         self._publish(self.state.as_of, self.state.reconciled)
 
     def forget(self, account_id: int) -> None:
@@ -84,11 +77,13 @@ class Reconciler:
         self._orders = {k: v for k, v in self._orders.items() if v.account_id != account_id}
         self._working = {k: v for k, v in self._working.items() if v.account_id != account_id}
         self._positions = {k: v for k, v in self._positions.items() if k[0] != account_id}
+        self._heard = {key for key in self._heard if key[1] != account_id}
         self._publish(self.state.as_of, self.state.reconciled)
 
     def asking(self) -> None:
         """A snapshot is asked for now: what live events tell from here on may be newer than what it says."""
         self._asking = True
+        self._old, self._unread = self._unread, 0
         self._told.clear()
 
     def hold(self, account_ids: Iterable[int]) -> None:
@@ -96,8 +91,14 @@ class Reconciler:
         self._holding |= frozenset(account_ids)
 
     def doubt(self) -> None:
-        """The connection was lost: the believed state may be wrong."""
+        """The connection was lost: the believed state may be wrong, and a snapshot under way is of no use."""
+        self._asking = False
+        self._told.clear()
         self._publish(self.state.as_of, reconciled=False)
+
+    def missed(self) -> None:
+        """The hub told something that could not be read: what waits need not be its last word."""
+        self._unread = len(self._held)
 
     @property
     def holding(self) -> frozenset[int]:
@@ -122,7 +123,7 @@ class Reconciler:
                 self._held.append(event)
             else:
                 if self._asking:
-                    self._told.add(_key(event))
+                    self._told.add(key_of(event))
                 if self._is_news(event):
                     news.append(event)
         if news:
@@ -132,6 +133,7 @@ class Reconciler:
     def release(self) -> list[Any]:
         """What of the held events is to be delivered; nothing waits any more."""
         held, self._held, self._holding = self._held, [], frozenset()
+        self._unread = self._old = 0
         return self.live(held)
 
     def _is_news(self, event: Any) -> bool:
@@ -141,19 +143,16 @@ class Reconciler:
         if isinstance(event, OrderEvent):
             return self._believe_order(event.data)
         if isinstance(event, PositionEvent):
-            return self._believe_position(event.data, event.action)
+            return self._hear(event, self._believe_position(event.data, event.action))
         if isinstance(event, AccountEvent):
-            return self._believe_account(event.data)
+            return self._hear(event, self._believe_account(event.data))
         return True
 
     def _believe_trade(self, trade: Trade) -> bool:
         key = (trade.id, trade.voided)  # a trade is voided under its old id
         if key in self._trades:
             return False
-        self._trades[key] = None
-        if len(self._trades) > _KEPT_TRADES:
-            for oldest in list(self._trades)[: _KEPT_TRADES // 10]:
-                del self._trades[oldest]
+        _remember(self._trades, key)
         return True
 
     def _believe_order(self, order: Order) -> bool:
@@ -171,16 +170,24 @@ class Reconciler:
                 del self._orders[key]
         return True
 
+    def _hear(self, event: Any, changed: bool) -> bool:
+        """Whether *event* is news: it changes what was believed, or is the first to tell what a snapshot filled in."""
+        key = key_of(event)
+        news = changed or key not in self._heard
+        self._heard.add(key)
+        return news
+
     def _believe_position(self, position: Position, action: Action | None) -> bool:
+        """Whether it is another than was believed."""
         key = (position.account_id, position.contract_id)
         if position.size == 0 or action == Action.DELETE:
-            # Flat after flat is a repetition, unless nothing was known of the account.
-            return self._positions.pop(key, None) is not None or position.account_id not in self._known
+            return self._positions.pop(key, None) is not None
         known = self._positions.get(key)
         self._positions[key] = position
         return known is None or not same(position, known)
 
     def _believe_account(self, account: Account) -> bool:
+        """Whether it is another than was believed."""
         known = self._accounts.get(account.id)
         self._accounts[account.id] = account
         return known is None or not same(account, known)
@@ -200,9 +207,12 @@ class Reconciler:
         """Believe *snapshot*, asked for these accounts; return the events it adds, and how many orders it lost.
 
         Lost are orders that were working and of which neither the snapshot nor a held event tells. The events bear
-        the times given. Call `release` next.
+        the times given; before them come held ones that are older than the snapshot. Call `release` next.
         """
         asked = set(account_ids) & set(self._since)
+        older = [event for event in self._held[: self._old] if self._is_news(event)]
+        del self._held[: self._old]
+        self._unread, self._old = max(0, self._unread - self._old), 0
         held = self._held_by_key()
         dated: list[tuple[float, Any]] = []
         self._apply_orders(snapshot, asked, held, dated)
@@ -217,12 +227,12 @@ class Reconciler:
         for event in events:
             event.recovered, event.received_at, event.received_epoch = True, now, epoch
         self._publish(epoch, reconciled=True)
-        return events, lost
+        return older + events, lost
 
     def _held_by_key(self) -> dict[Key, list[Any]]:
         held: dict[Key, list[Any]] = {}
         for event in self._held:
-            held.setdefault(_key(event), []).append(event)
+            held.setdefault(key_of(event), []).append(event)
         return held
 
     def _apply_orders(
@@ -233,7 +243,7 @@ class Reconciler:
             if any(not is_newer(order, event.data) for event in told):
                 continue  # a held event knows as much, or more
             known = self._orders.get(order.id)
-            changed = _changed(order)
+            changed = changed_at(order)
             if self._believe_order(order) and (known is not None or changed >= self._since[order.account_id]):
                 action = Action.CREATE if known is None else Action.UPDATE
                 dated.append((changed, OrderEvent(action=action, data=order)))
@@ -245,33 +255,53 @@ class Reconciler:
             if trade.account_id not in asked or (TradeEvent, trade.id, trade.voided) in held:
                 continue
             at = trade.creation_timestamp.timestamp()
-            if at >= self._since[trade.account_id] and self._believe_trade(trade):
+            if not self._is_wanted(trade, at):
+                _remember(self._before, (trade.id, trade.voided))
+            elif self._believe_trade(trade):
                 dated.append((at, TradeEvent(action=Action.CREATE, data=trade)))
+
+    def _is_wanted(self, trade: Trade, at: float) -> bool:
+        """Whether *trade*, made at *at*, is to be told, unless it was."""
+        if (trade.id, trade.voided) in self._before:
+            return False
+        if trade.voided and ((trade.id, False) in self._before or (trade.id, False) in self._trades):
+            return True  # voiding leaves its time as it was
+        # The first snapshot reached a margin further back, so what it did not tell is new, whatever the clocks say.
+        return at >= self._since[trade.account_id] - (MARGIN if trade.account_id in self._known else 0.0)
 
     def _apply_positions(self, snapshot: Snapshot, asked: set[int], held: dict[Key, list[Any]]) -> list[Any]:
         told = {(p.account_id, p.contract_id): p for p in snapshot.positions if p.account_id in asked and p.size}
         flat = {key: _flat(p) for key, p in self._positions.items() if key[0] in asked and key not in told}
         events = []
         for key, position in {**told, **flat}.items():
-            waiting = held.get((PositionEvent, *key), ())
-            if (PositionEvent, *key) in self._told or any(same(event.data, position) for event in waiting):
-                continue  # the gateway's own events tell it, in order
+            if self._hub_tells((PositionEvent, *key), held):
+                continue
             known = self._positions.get(key)
             action = Action.DELETE if position.size == 0 else Action.CREATE if known is None else Action.UPDATE
-            if self._believe_position(position, action) and key[0] in self._known:
+            if self._believe_position(position, action):
                 events.append(PositionEvent(action=action, data=position))
-        return events
+        return self._after_a_gap(events)
 
     def _apply_accounts(self, snapshot: Snapshot, asked: set[int], held: dict[Key, list[Any]]) -> list[Any]:
         events = []
         for account in snapshot.accounts:
-            if account.id not in asked:
+            if account.id not in asked or self._hub_tells((AccountEvent, account.id), held):
                 continue
-            waiting = held.get((AccountEvent, account.id), ())
-            if (AccountEvent, account.id) in self._told or any(same(event.data, account) for event in waiting):
-                continue
-            if self._believe_account(account) and account.id in self._known:
+            if self._believe_account(account):
                 events.append(AccountEvent(action=Action.UPDATE, data=account))
+        return self._after_a_gap(events)
+
+    def _hub_tells(self, key: Key, held: dict[Key, list[Any]]) -> bool:
+        """Whether the hub has told of it on this connection.
+
+        It tells everything from there on, in order; whether the snapshot is older or newer, nobody can say.
+        """
+        return key in self._told or key in held
+
+    def _after_a_gap(self, events: list[Any]) -> list[Any]:
+        """Those of *events* that are to be told: what changed in a gap is, how all began is not."""
+        events = [event for event in events if account_of(event) in self._known or key_of(event) in self._heard]
+        self._heard.update(map(key_of, events))
         return events
 
     def _lose_orders(self, snapshot: Snapshot, asked: set[int], held: dict[Key, list[Any]]) -> int:
@@ -298,48 +328,12 @@ class Reconciler:
         )
 
 
-def account_of(event: Any) -> int | None:
-    """The account a user event is about."""
-    if isinstance(event, AccountEvent):
-        return event.data.id
-    data = getattr(event, "data", None)
-    return getattr(data, "account_id", None)
-
-
-def is_newer(order: Order, known: Order) -> bool:
-    """Whether *order* is a later version of *known*; False for the same one."""
-    # The hub leaves out what is null, the time of the update included; its creation is no stand-in for that.
-    if given(order.update_timestamp) == given(known.update_timestamp):
-        ahead = _changed(order) - _changed(known)
-        if abs(ahead) > _SAME_INSTANT:
-            return ahead > 0
-    progress, before = (_PROGRESS.get(o.status, _END) for o in (order, known))
-    filled, filled_before = (o.fill_volume if given(o.fill_volume) else 0 for o in (order, known))
-    if (progress, filled) != (before, filled_before):
-        return (progress, filled) > (before, filled_before)
-    return not same(order, known)
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two records say the same, in all that both tell and times aside.
-
-    The hub leaves out what is null, and REST may know fields the hub does not; neither is a difference.
-    """
-    for name in one.__struct_fields__:
-        if name.endswith("_timestamp") or name == "contract_display_name":
-            continue
-        left, right = getattr(one, name), getattr(other, name)
-        if not given(left) or not given(right) or left == right:
-            continue
-        if not (isinstance(left, float) and isinstance(right, float) and abs(left - right) < _SAME_PRICE):
-            return False
-    return True
-
-
-def _changed(order: Order) -> float:
-    """When the order last changed, in seconds since 1970."""
-    updated = order.update_timestamp
-    return (updated if given(updated) else order.creation_timestamp).timestamp()  # type: ignore[union-attr]
+def _remember(trades: dict[tuple[int, bool], None], key: tuple[int, bool]) -> None:
+    """*key* is among *trades*; the oldest are forgotten in time."""
+    trades[key] = None
+    if len(trades) > _KEPT_TRADES:
+        for oldest in list(trades)[: _KEPT_TRADES // 10]:
+            del trades[oldest]
 
 
 def _latest(snapshot: Snapshot, asked: set[int]) -> dict[int, Order]:
@@ -353,12 +347,3 @@ def _latest(snapshot: Snapshot, asked: set[int]) -> dict[int, Order]:
 
 def _flat(position: Position) -> Position:
     return msgspec.structs.replace(position, type=PositionType.UNDEFINED, size=0)
-
-
-def _key(event: Any) -> Key:
-    """What tells whether two events are about the same thing."""
-    if isinstance(event, PositionEvent):
-        return (PositionEvent, event.data.account_id, event.data.contract_id)
-    if isinstance(event, TradeEvent):
-        return (TradeEvent, event.data.id, event.data.voided)
-    return (type(event), event.data.id)

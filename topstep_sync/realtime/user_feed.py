@@ -10,14 +10,16 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from topstep_sync.clock import FOREVER, Clock
 from topstep_sync.events import Reconnected
 from topstep_sync.realtime.feeds import Feed
 from topstep_sync.realtime.lifecycle import State
-from topstep_sync.realtime.reconcile import Reconciler, Snapshot, account_of
+from topstep_sync.realtime.reconcile import Reconciler, Snapshot
 from topstep_sync.realtime.subscriptions import Step
+from topstep_sync.realtime.versions import account_of
 
 _log = logging.getLogger("topstep_sync.realtime")
 
@@ -39,6 +41,8 @@ class UserFeed(Feed):
         self.reconciler = Reconciler()
         self.wake: Callable[[], None] = lambda: None
         """Wakes the owner's thread; a snapshot has come."""
+        self.aside: Callable[[Callable[[], None]], None] = _on_a_thread
+        """Runs what may block, and not on the owner's thread."""
         self.agreed: Callable[[int], bool] = lambda account_id: True
         """Whether the hub has answered every subscription to an account."""
         self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -102,6 +106,8 @@ class UserFeed(Feed):
             self._busy = False
             self._still_missed()
             self.reconciler.doubt()
+            # What has waited came before the gap that begins; behind its snapshot it would take the state back.
+            self._deliver(self.reconciler.release())
             self.caught_up.clear()
             if self._fetch is not None:
                 # From now on: events may share a batch with the last answer to the subscriptions.
@@ -146,6 +152,7 @@ class UserFeed(Feed):
 
     def missed(self) -> None:
         """REST is asked what the record may have said, now or, where they are many, a little later."""
+        self.reconciler.missed()
         if self._missed is None:
             self._missed = self._clock.epoch()
 
@@ -194,8 +201,8 @@ class UserFeed(Feed):
             self._looking, self._missed, self._look_at = missed, None, now + RELOOK
             self._hold(accounts)
         start += self._skew()
-        arguments = (self._job, self._fetch, sorted(accounts), self.reconciler.since(start, accounts))
-        threading.Thread(target=self._work, args=arguments, name="topstep-reconcile", daemon=True).start()
+        since = self.reconciler.since(start, accounts)
+        self.aside(partial(self._work, self._job, self._fetch, sorted(accounts), since))
 
     def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:
         try:
@@ -218,10 +225,10 @@ class UserFeed(Feed):
             _log.warning("~ no snapshot to reconcile with (attempt %d): %s", self._failures, error)
             return
         self._failures, self._retry_at, self._looking = 0, 0.0, None
-        recovered, lost = self.reconciler.apply(snapshot, accounts, now, epoch)
-        self._deliver(recovered)
+        told, lost = self.reconciler.apply(snapshot, accounts, now, epoch)
+        self._deliver(told)
         if self._gap is not None:
-            self._tell_gap(len(recovered), lost, reconciled=True)
+            self._tell_gap(sum(event.recovered for event in told), lost, reconciled=True)
             self._gap = None
         self._release_at = FOREVER
         self._deliver(self.reconciler.release())
@@ -266,3 +273,7 @@ class UserFeed(Feed):
     def _deliver(self, events: list[Any]) -> None:
         for queue, wanted, _ in self.routes:
             queue.put([event for event in events if account_of(event) in wanted])
+
+
+def _on_a_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name="topstep-reconcile", daemon=True).start()

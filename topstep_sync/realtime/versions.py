@@ -1,0 +1,74 @@
+"""What tells records of the user hub apart: what each is about, which version is the later one, which say the same."""
+
+from typing import Any, Final
+
+from topstep_sync.events import AccountEvent, PositionEvent, TradeEvent
+from topstep_sync.models import Order, OrderStatus, given
+
+_SAME_INSTANT: Final = 0.002  # seconds; the hub sends 7 digits, REST 6, and either may round
+_SAME_PRICE: Final = 1e-9
+
+# How far an order has come, where two versions bear the same time. Anything else is an end.
+_PROGRESS: Final = {
+    OrderStatus.NONE: 0,
+    OrderStatus.PENDING: 1,
+    OrderStatus.SUSPENDED: 2,
+    OrderStatus.OPEN: 3,
+    OrderStatus.PENDING_CANCELLATION: 4,
+}
+_END: Final = 5
+
+Key = tuple[Any, ...]
+
+
+def account_of(event: Any) -> int | None:
+    """The account a user event is about."""
+    if isinstance(event, AccountEvent):
+        return event.data.id
+    data = getattr(event, "data", None)
+    return getattr(data, "account_id", None)
+
+
+def key_of(event: Any) -> Key:
+    """What tells whether two events are about the same thing."""
+    if isinstance(event, PositionEvent):
+        return (PositionEvent, event.data.account_id, event.data.contract_id)
+    if isinstance(event, TradeEvent):
+        return (TradeEvent, event.data.id, event.data.voided)
+    return (type(event), event.data.id)
+
+
+def is_newer(order: Order, known: Order) -> bool:
+    """Whether *order* is a later version of *known*; False for the same one."""
+    # The hub leaves out what is null, the time of the update included; its creation is no stand-in for that.
+    if given(order.update_timestamp) == given(known.update_timestamp):
+        ahead = changed_at(order) - changed_at(known)
+        if abs(ahead) > _SAME_INSTANT:
+            return ahead > 0
+    progress, before = (_PROGRESS.get(o.status, _END) for o in (order, known))
+    filled, filled_before = (o.fill_volume if given(o.fill_volume) else 0 for o in (order, known))
+    if (progress, filled) != (before, filled_before):
+        return (progress, filled) > (before, filled_before)
+    return not same(order, known)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two records say the same, in all that both tell and times aside.
+
+    The hub leaves out what is null, and REST may know fields the hub does not; neither is a difference.
+    """
+    for name in one.__struct_fields__:
+        if name.endswith("_timestamp") or name == "contract_display_name":
+            continue
+        left, right = getattr(one, name), getattr(other, name)
+        if not given(left) or not given(right) or left == right:
+            continue
+        if not (isinstance(left, float) and isinstance(right, float) and abs(left - right) < _SAME_PRICE):
+            return False
+    return True
+
+
+def changed_at(order: Order) -> float:
+    """When the order last changed, in seconds since 1970."""
+    updated = order.update_timestamp
+    return (updated if given(updated) else order.creation_timestamp).timestamp()  # type: ignore[union-attr]

@@ -42,3 +42,29 @@ def test_the_worst_part_decides():
     assert "calls of class orders: breaker open" == health.reasons[0]
     assert {"market: stale", "token: error", "shared budget: no such host"} == set(health.reasons[1:])
     assert str(health).startswith("unhealthy · market hub connected · calls of class orders")
+
+
+def test_a_notebook_shows_it_as_tables():
+    """Every fact and reason is in a cell, escaped; a session that never streamed has no table of hubs."""
+    user = HubHealth(
+        hub="user",
+        state=State.RECONNECTING,
+        reason="<b>lost</b>",
+        since_inbound=1.25,
+        round_trip=0.0042,
+        since_data={"SubscribeOrders(5)": 3.0},
+        reconnects=7,
+        faults=2,
+        malformed=1,
+        queue_depth=9,
+        lag=0.5,
+    )
+    stream = Health(user=user, market=HubHealth(hub="market", status=Status.DEGRADED, reasons=("stale & old",)))
+    shown = stream._repr_html_()
+    assert all(fact in shown for fact in ("the stream is degraded", "stale &amp; old", "1.2 s ago", "4.2 ms"))
+    assert all(fact in shown for fact in ("SubscribeOrders(5): 3.0 s ago", ">7<", ">2, 1<", "9 events, 0.5 s behind"))
+    assert ("&lt;b&gt;lost" in shown, "<b>" in shown) == (True, False)
+    assert "user hub" in user._repr_html_()
+    health = SessionHealth(stream=stream, token=TokenState.VALID, circuits={"orders": Circuit.OPEN})
+    assert all(fact in health._repr_html_() for fact in ("breaker of orders", "market: stale &amp; old", "4.2 ms"))
+    assert "hub" not in SessionHealth(stream=None, token=TokenState.VALID)._repr_html_()

@@ -7,6 +7,7 @@ from topstep_sync.auth.token_manager import TokenState
 from topstep_sync.http.circuit_breaker import State as Circuit
 from topstep_sync.realtime.health import Health, HubHealth, Status
 from topstep_sync.realtime.lifecycle import State
+from topstep_sync.tables import table
 
 TOKEN_TROUBLE = {TokenState.ERROR: Status.DEGRADED, TokenState.EXPIRED: Status.DEGRADED}
 
@@ -48,6 +49,16 @@ class SessionHealth:
         if self.budget_trouble:
             found.append((Status.DEGRADED, f"shared budget: {self.budget_trouble}"))
         return found
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("status", self.status.value),
+            ("why", "; ".join(self.reasons)),
+            ("token", self.token.value),
+            *((f"breaker of {name}", state.value) for name, state in self.circuits.items()),
+        ]
+        stream = "" if self.stream is None else self.stream._repr_html_()
+        return table(("", "session"), rows) + stream
 
     def __bool__(self) -> bool:
         return self.status is Status.HEALTHY

@@ -387,6 +387,35 @@ def test_a_million_events(reference: Reference) -> None:
         assert stream.health().market.faults == 0
 
 
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read as Linux tells it")
+def test_ten_million_events_and_a_consumer_that_stalls(reference: Reference) -> None:
+    """With conflation they cost at most 8 MB, and the consumer then gets the latest prices."""
+    with Stream(reference.config(), reference.login) as stream, stream.subscribe(quotes=[MNQ]) as events:
+        count = 10_000_000
+        reference.control("/hubs/market/blast?count=200000&burst=20&size=275")
+        assert soon(lambda: events.received >= 200_000, timeout=60)
+        events.drain()
+        before, most, warm = resident(), 0, events.received
+        blast = f"/hubs/market/blast?count={count}&burst=20&size=275"
+        sender = threading.Thread(target=lambda: requests.post(f"{reference.url}/control{blast}", timeout=3600))
+        sender.start()
+        while sender.is_alive():
+            sender.join(0.2)
+            most = max(most, resident() - before)
+        assert soon(lambda: events.received >= warm + count, timeout=600)
+        print(f"\n{count} events, grown by {most / 1e6:.1f} MB, {events.merged} merged, {events.qsize()} wait")
+        assert most <= 8_000_000
+        assert count - 1 == events.drain()[-1].data.volume
+        assert (0, 0) == (events.dropped, stream.health().market.faults)
+
+
 def test_tls_with_its_own_certificate(tmp_path: Path) -> None:
     """Verified against the given certificate it works, drops and goodbye included; without it, it is refused."""
     certificate = tmp_path / "gateway.pem"

@@ -14,6 +14,7 @@ from typing import Any, Final
 from topstep_sync.config import StreamConfig
 from topstep_sync.realtime.hours import opened_at
 from topstep_sync.realtime.lifecycle import State
+from topstep_sync.tables import table
 
 MANY_RECONNECTS: Final = 6  # an hour; field reports of 2026-07 count 17 in two days on a bad one
 LAG_DEGRADED: Final = 5.0  # GUESS: seconds a consumer may be behind
@@ -70,6 +71,24 @@ class HubHealth:
     trouble: str | None = None
     """Why reconciliation does not succeed."""
 
+    def facts(self) -> dict[str, str]:
+        """What there is to say, in words and with units, by name."""
+        data = "; ".join(f"{name}: {age:.1f} s ago" for name, age in self.since_data.items())
+        return {
+            "status": self.status.value,
+            "why": "; ".join(self.reasons),
+            "connection": f"{self.state}{f': {self.reason}' if self.reason else ''}",
+            "last byte": "" if self.since_inbound is None else f"{self.since_inbound:.1f} s ago",
+            "round trip": "" if self.round_trip is None else f"{self.round_trip * 1000:.1f} ms",
+            "last data": data,
+            "reconnects in an hour": str(self.reconnects),
+            "faults, malformed": f"{self.faults}, {self.malformed}",
+            "queue": f"{self.queue_depth} events, {self.lag:.1f} s behind",
+        }
+
+    def _repr_html_(self) -> str:
+        return table(("", f"{self.hub} hub"), self.facts().items())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
@@ -86,6 +105,11 @@ class Health:
     def reasons(self) -> tuple[str, ...]:
         """Why it is not healthy, hub by hub."""
         return tuple(f"{hub.hub}: {reason}" for hub in (self.user, self.market) for reason in hub.reasons)
+
+    def _repr_html_(self) -> str:
+        user, market = self.user.facts(), self.market.facts()
+        rows = ((name, value, market[name]) for name, value in user.items())
+        return table(("", "user hub", "market hub"), rows, f"the stream is {self.status}")
 
     def __bool__(self) -> bool:
         return self.status is Status.HEALTHY

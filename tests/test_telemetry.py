@@ -1,6 +1,7 @@
 """What listeners and OpenTelemetry are told about calls."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,9 @@ import requests
 from tests.echo_server import EchoServer, running
 from topstep_sync import errors
 from topstep_sync.config import Config
+from topstep_sync.events import ConnectionEvent, Reconnected, SessionConflict, StreamEvent
 from topstep_sync.http.circuit_breaker import Change, State
+from topstep_sync.http.otel import OpenTelemetry
 from topstep_sync.http.telemetry import AttemptEnded, RetryScheduled
 from topstep_sync.session import Session
 
@@ -113,6 +116,66 @@ def test_spans_and_durations(session: Session, server: EchoServer) -> None:
     metric = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics[0]
     assert ("http.client.request.duration", "s") == (metric.name, metric.unit)
     assert 3 == sum(point.count for point in metric.data.data_points)
+    meters.shutdown()
+
+
+def test_listeners_hear_what_the_stream_tells_about_itself(gateway: Any) -> None:
+    """States of the hubs and gaps, on a thread that is neither the caller's nor the hub's, and gone after the end."""
+    heard: list[tuple[Any, str]] = []
+    back = threading.Event()
+
+    def hear(happening: Any) -> None:
+        if isinstance(happening, StreamEvent):
+            heard.append((happening, threading.current_thread().name))
+            if isinstance(happening, Reconnected):
+                back.set()
+
+    with Session(config=gateway.config) as session:
+        end = session.listen(hear)
+        with session.subscribe(accounts=[704]) as events:
+            gateway.drop_hubs(how="fin")
+            assert back.wait(10)
+            seen = [event for event in events.drain() if isinstance(event, StreamEvent)]
+        end()
+    assert {"topstep-stream-listeners"} == {thread for _, thread in heard}
+    told = [event for event, _ in heard]
+    assert seen == told[: len(seen)]
+    assert ["connecting", "connected", "reconnecting", "connected"] == [
+        event.state for event in told if isinstance(event, ConnectionEvent)
+    ][:4]
+
+
+def test_nobody_listens_to_the_stream(gateway: Any) -> None:
+    """Then there is no thread for it either."""
+    with Session(config=gateway.config) as session, session.subscribe(accounts=[704]):
+        assert "topstep-stream-listeners" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_gaps_are_spans_and_states_are_counted() -> None:
+    """A gap has its real times, what it hid, and whether that was found; a state is one more of its hub."""
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers, meters = TracerProvider(), MeterProvider(metric_readers=[reader])
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    listener = OpenTelemetry(tracers, meters)
+    for state in ("connected", "reconnecting", "connected"):
+        listener(ConnectionEvent(source="user", state=state))
+    listener(Reconnected(source="user", gap_start=100.0, gap_end=102.5, recovered_count=3, lost=1, reconciled=True))
+    listener(SessionConflict(source="user"))
+    (gap,) = exporter.get_finished_spans()
+    assert ("gap", 100 * 10**9, 102_500_000_000) == (gap.name, gap.start_time, gap.end_time)
+    expected = {"topstep.hub": "user", "topstep.recovered": 3, "topstep.lost": 1, "topstep.reconciled": True}
+    assert expected == dict(gap.attributes)
+    metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    counts = {m.name: [(p.attributes.get("topstep.state"), p.value) for p in m.data.data_points] for m in metrics}
+    assert [("connected", 2), ("reconnecting", 1)] == counts["topstep.stream.states"]
+    assert [(None, 3)] == counts["topstep.stream.recovered"]
     meters.shutdown()
 
 

@@ -242,6 +242,7 @@ class Session(TypedSession):
                     clock=self._clock,
                     tls=self.tls_context(),
                     skew=self._adapter.skew,
+                    listener=self._adapter.telemetry.listener,
                 )
             return self._stream
 
@@ -339,14 +340,17 @@ class Session(TypedSession):
         }
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """*listener* hears of every attempt, retry and change of a breaker; the function returned ends that.
+        """*listener* hears of every attempt, retry, change of a breaker, and of what the stream tells about itself.
 
-        It runs on the thread of the call; what it raises is logged and goes no further.
+        The function returned ends that. It runs on the thread of the call, or on one of the stream's own; what it
+        raises is logged and goes no further.
         """
         return self._adapter.telemetry.listen(listener)
 
     def instrument(self, *, tracer_provider: Any = None, meter_provider: Any = None) -> Callable[[], None]:
-        """Every attempt is a span and a duration of OpenTelemetry; the function returned ends that.
+        """Every attempt is a span and a duration of OpenTelemetry, every gap of the stream a span, states are counted.
+
+        The function returned ends that.
 
         Raises:
             MissingExtra: the extra ``otel`` is not installed.

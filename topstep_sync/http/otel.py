@@ -2,12 +2,16 @@
 
 Needs the extra: ``pip install "topstep-sync[otel]"``. Spans are made when the attempt has ended, with its real times,
 so that nothing runs before a request; they belong to whatever span is current on the caller's thread.
+
+The conventions know nothing of streams; these names are our own: a span ``gap`` from the last byte of a lost hub
+connection to the subscriptions of the next, and counters ``topstep.stream.*`` by hub.
 """
 
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from topstep_sync.errors import MissingExtra
+from topstep_sync.events import ConnectionEvent, Reconnected, StreamEvent
 from topstep_sync.http.telemetry import AttemptEnded, Happening
 
 if TYPE_CHECKING:
@@ -40,7 +44,14 @@ class OpenTelemetry:
             raise MissingExtra('OpenTelemetry needs its extra: pip install "topstep-sync[otel]"') from error
         self._trace = trace
         self._tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider)
-        self._duration = metrics.get_meter(SCOPE, meter_provider=meter_provider).create_histogram(
+        meter = metrics.get_meter(SCOPE, meter_provider=meter_provider)
+        self._states = meter.create_counter(
+            "topstep.stream.states", description="How often a hub connection came into each state."
+        )
+        self._recovered = meter.create_counter(
+            "topstep.stream.recovered", description="Events that a gap hid, and a snapshot told."
+        )
+        self._duration = meter.create_histogram(
             "http.client.request.duration",
             unit="s",
             description="Duration of HTTP client requests.",
@@ -48,11 +59,24 @@ class OpenTelemetry:
         )
 
     def __call__(self, happening: Happening) -> None:
-        """The attempt, if it is one, is reported."""
-        if isinstance(happening, AttemptEnded):
+        """The attempt, gap or state of a hub, if it is one, is reported."""
+        if isinstance(happening, StreamEvent):
+            self._stream(happening)
+        elif isinstance(happening, AttemptEnded):
             common = _common(happening)
             self._duration.record(happening.seconds, common)
             self._span(happening, common)
+
+    def _stream(self, event: StreamEvent) -> None:
+        hub = {"topstep.hub": event.source}
+        if isinstance(event, ConnectionEvent):
+            self._states.add(1, {**hub, "topstep.state": event.state})
+        elif isinstance(event, Reconnected):
+            self._recovered.add(event.recovered_count, hub)
+            more = {"topstep.recovered": event.recovered_count, "topstep.lost": event.lost}
+            attributes: dict[str, Any] = {**hub, **more, "topstep.reconciled": event.reconciled}
+            span = self._tracer.start_span("gap", attributes=attributes, start_time=int(event.gap_start * 1e9))
+            span.end(end_time=int(event.gap_end * 1e9))
 
     def _span(self, ended: AttemptEnded, common: dict[str, Any]) -> None:
         attributes = {**common, "url.full": ended.url.partition("?")[0]}

@@ -1,7 +1,7 @@
 """What happens to calls, told to whoever listens: attempts, retries, changes of a breaker. Nothing, when nobody does.
 
 Listeners run on the thread of the call, after its connection is back in the pool; what they raise is logged and goes
-no further.
+no further. They also hear what the stream tells about itself (the `StreamEvent` classes), on a thread of its own.
 """
 
 import logging
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from topstep_sync.errors import TopstepError
+from topstep_sync.events import StreamEvent
 from topstep_sync.http.circuit_breaker import Change
 
 log = logging.getLogger("topstep_sync.http")
@@ -46,7 +47,7 @@ class RetryScheduled:
     """Seconds until the next one."""
 
 
-Happening: TypeAlias = AttemptEnded | RetryScheduled | Change
+Happening: TypeAlias = AttemptEnded | RetryScheduled | Change | StreamEvent
 Listener: TypeAlias = Callable[[Happening], None]
 
 
@@ -64,6 +65,10 @@ class Telemetry:
             self.listeners = tuple(one for one in self.listeners if one is not listener)
 
         return end
+
+    def listener(self) -> Listener | None:
+        """Who is to be told; None when nobody listens."""
+        return self.tell if self.listeners else None
 
     def tell(self, happening: Happening) -> None:
         """Every listener has heard of it."""

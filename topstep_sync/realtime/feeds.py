@@ -55,12 +55,15 @@ class Feed:
         """Records that were not what the contract says, and were dropped."""
         self.tick: Callable[[float], float] = lambda now: FOREVER
         """Called every turn with the time; returns when it wants to be called next."""
+        self.report: Callable[[Any], None] = lambda event: None
+        """Takes every event about the stream itself, for who listens beside the queues."""
 
     def tell(self, event: Any) -> None:
         """*event* is in every queue."""
         event.received_at, event.received_epoch = self._clock.monotonic(), self._clock.epoch()
         for route in self.routes:
             route.queue.put([event])
+        self.report(event)
 
     def events(self, batch: list[Any], now: float, epoch: float) -> None:
         """Deliver events of the fast decoder; each hub in its own way."""

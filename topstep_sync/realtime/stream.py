@@ -6,6 +6,7 @@
 | a feed's commands | anybody | the hub's thread |
 | `user.reconciler` | the user hub's thread | the same; its `state` by anybody |
 | a queue | the hubs' threads on one side, the consumer on the other | |
+| what listeners are told | the hubs' threads | a thread of their own |
 """
 
 import logging
@@ -18,6 +19,7 @@ from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config
 from topstep_sync.errors import InvalidRequest, SessionClosed, StreamError, StreamFailed
 from topstep_sync.realtime.connection import SignalRConnectionManager
+from topstep_sync.realtime.dispatch import Dispatcher
 from topstep_sync.realtime.feeds import Feed, MarketFeed, Route, market_wants, user_wants
 from topstep_sync.realtime.forks import survive
 from topstep_sync.realtime.health import Health
@@ -65,6 +67,7 @@ class Stream:
         snapshot: fetches what REST says about some accounts since a time; `None` to do without reconciliation.
         tls: how to verify the hubs; `None` for the system's authorities and certifi's.
         skew: seconds the gateway's clock is ahead of ours; orders and trades bear its dates.
+        listener: asked, at every event about the stream itself, who is to be called with it, on a thread of its own.
     """
 
     def __init__(
@@ -76,11 +79,15 @@ class Stream:
         clock: Clock = SYSTEM_CLOCK,
         tls: ssl.SSLContext | None = None,
         skew: Callable[[], float] = lambda: 0.0,
+        listener: Callable[[], Callable[[Any], None] | None] = lambda: None,
     ) -> None:
         self._config, self._tokens, self._clock, self._tls = config, tokens, clock, tls
         self._lock = threading.Lock()  # guards the routes, the wants and what follows from them
         self._user = UserFeed(clock, snapshot, config.stream.hold_seconds, skew)
         self._market = MarketFeed(clock)
+        self._reports = Dispatcher("topstep-stream-listeners", clock)
+        self._listener = listener
+        self._user.report = self._market.report = self._report
         self._hubs = {
             "user": self._hub(config.user_hub_url, self._user),
             "market": self._hub(config.market_hub_url, self._market),
@@ -234,6 +241,12 @@ class Stream:
             queue.finish("the session was closed")
         for hub in self._hubs.values():
             hub.connection.disconnect()
+        self._listener = lambda: None  # whatever a thread of ours still says would begin another of theirs
+        self._reports.close()
+
+    def _report(self, event: Any) -> None:
+        if (listener := self._listener()) is not None:
+            self._reports.put(listener, event)
 
     def forked(self) -> None:
         """In a child process: nothing is subscribed any more, and subscribing connects anew."""
@@ -242,6 +255,7 @@ class Stream:
             hub.feed.routes = ()
             hub.ever.clear()
         self._user.forked()
+        self._reports.forked()
 
     def __enter__(self) -> "Stream":
         return self

@@ -95,7 +95,7 @@ class GatewayModel:
         self.pass_time(self.clock.monotonic() + 0.001)
         if name in self.missing:
             raise errors.PermanentError(f"{path}: 404", status_code=404, endpoint=path)
-        if fault and fault not in ("lost", "500-after", "truncated", "late", "silent"):
+        if fault and fault not in ("lost", "500-after", "truncated", "late", "silent", "taken"):
             raise self.error(fault, path)
         work = lambda: getattr(self, "do_" + name.replace("/", "_").lower())(request)  # noqa: E731
         if fault == "late":
@@ -126,6 +126,7 @@ class GatewayModel:
             "429": lambda: errors.RateLimited("429", status_code=429, endpoint=path, attempts=1),
             "refused": lambda: errors.ConnectFailed("refused", endpoint=path, attempts=1),
             "open": lambda: errors.CircuitOpen("open", endpoint=path),
+            "taken": lambda: failure(path, 2, "Specified custom tag is already in use", attempts=1),
             "ctrl-c": lambda: KeyboardInterrupt(),
             "bug": lambda: ZeroDivisionError("a bug"),
         }

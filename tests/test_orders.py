@@ -161,6 +161,7 @@ def test_a_duplicate_tag_of_ours_exists(model: GatewayModel, rooms: Rooms) -> No
 def test_a_duplicate_tag_of_the_callers_is_refused(model: GatewayModel, rooms: Rooms) -> None:
     """A tag that the account has had before this process is an error, with the tag to ask about."""
     open_rooms(model).orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    model.clock.advance(3.0)  # more than the two clocks may differ by unnoticed
     with pytest.raises(errors.DuplicateCustomTag) as caught:
         rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
     assert "entry-1" == caught.value.custom_tag
@@ -402,6 +403,39 @@ def test_a_gateway_without_the_newer_endpoints(model: GatewayModel, rooms: Rooms
     assert placed.id == rooms.orders.get(placed).id
     model.complete(placed.id)
     assert OrderStatus.FILLED is rooms.orders.get(ACCOUNT, placed.id).status
+
+
+def test_a_tag_of_ones_own_that_is_taken_by_this_very_order(model: GatewayModel, rooms: Rooms) -> None:
+    """Something on the way has sent an order twice: the reply says that the tag is taken, and the order is there."""
+    model.faults["Order/place"] = ["taken"]
+    placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert [placed.id] == [order.id for order in model.orders.values()]
+    assert placed == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+
+
+@pytest.mark.parametrize("older", [0.0, 60.0, 3600.0])
+def test_a_tag_of_ones_own_that_another_order_has(model: GatewayModel, rooms: Rooms, older: float) -> None:
+    """An earlier order, or one of other terms, is not this one; the error names it where a look finds it."""
+    earlier = open_rooms(model).orders.buy(ACCOUNT, MNQ, 2, custom_tag="entry-1", limit_price=20000.0)
+    model.clock.advance(older)
+    with pytest.raises(errors.DuplicateCustomTag) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ, 2 if older else 1, custom_tag="entry-1", limit_price=20000.0)
+    assert earlier.id == caught.value.order_id
+    model.complete(earlier.id)
+    model.clock.advance(3600.0)
+    with pytest.raises(errors.DuplicateCustomTag) as caught:  # ended, and longer ago than is searched
+        open_rooms(model).orders.buy(ACCOUNT, MNQ, 2, custom_tag="entry-1", limit_price=20000.0)
+    assert None is caught.value.order_id
+
+
+def test_a_tag_of_ones_own_that_cannot_be_looked_up(model: GatewayModel, rooms: Rooms) -> None:
+    """Whether the order that has the tag is this one is unknown, and `verify` settles it."""
+    model.faults = {"Order/place": ["taken"], "Order/search": ["500"] * 9}
+    model.faults |= {name: ["500"] * 9 for name in ("Order/searchOpen", "Order/v2/query")}
+    with pytest.raises(errors.OrderStateUnknown) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ, 1, custom_tag="entry-1", limit_price=20000.0)
+    model.faults = {}
+    assert OrderStatus.OPEN is rooms.orders.verify(caught.value.tag).status
 
 
 def test_an_absence_is_not_believed_for_ever(model: GatewayModel, rooms: Rooms) -> None:

@@ -21,7 +21,7 @@ from topstep_sync.models import OrderStatus
 
 FAULTS = [
     "", "", "lost", "dropped", "late", "500", "500-after", "truncated", "silent", "502", "409", "401", "429",
-    "refused", "open", "bug", "ctrl-c",
+    "refused", "open", "bug", "ctrl-c", "taken",
 ]  # fmt: skip
 LOOK_UPS = ["Order/search", "Order/searchOpen", "Order/v2/query", "Order/searchById"]
 # What the gateway says of an order that it turns away, beside a taken tag.

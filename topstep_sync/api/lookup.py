@@ -14,7 +14,16 @@ from topstep_sync.clock import Clock, Deadline
 from topstep_sync.config import OrderConfig
 from topstep_sync.errors import OrderNotFound, PermanentError, TopstepError
 from topstep_sync.http.routes import Priority
-from topstep_sync.messages import ByAccount, ByOrder, OrderFilter, OrderReply, OrdersReply, QueryOrders, SearchOrders
+from topstep_sync.messages import (
+    ByAccount,
+    ByOrder,
+    OrderFilter,
+    OrderReply,
+    OrdersReply,
+    PlaceOrder,
+    QueryOrders,
+    SearchOrders,
+)
 from topstep_sync.models import Order, OrderSortField, OrderStatus, Record, SortDirection
 
 SEARCH: Final = "/api/Order/search"
@@ -27,6 +36,8 @@ PAGE: Final = 500  # GUESS: rows asked for per page of v2/query; its default and
 PAGES: Final = 100  # a stop for a gateway that never runs out
 NOT_THERE: Final = (404, 405)  # statuses by which an older gateway says that it has no such endpoint
 ABSENCE: Final = 300.0  # GUESS: seconds for which that is believed; one 404 may come from a proxy, or during an update
+
+UNSURE: Final = 2.0  # seconds by which the two clocks may differ without anybody noticing: `adapter.MIN_SKEW`
 
 log = logging.getLogger("topstep_sync.orders")
 
@@ -77,6 +88,14 @@ class Lookup:
         if failed is not None:
             raise failed
         return None
+
+    def is_of(self, order: Order, request: PlaceOrder, since: float) -> bool:
+        """Whether *order* can be what became of *request*, first sent at *since*: taken, not older, the same terms."""
+        begun = since + self._skew() - UNSURE
+        names = ("contract_id", "side", "size", "type")
+        alike = all(getattr(order, name) == getattr(request, name) for name in names)
+        taken = order.status is not OrderStatus.REJECTED
+        return alike and taken and order.creation_timestamp.timestamp() >= begun
 
     def by_id(
         self, account_id: int, order_id: int, since: float, priority: Priority | None = Priority.URGENT

@@ -150,7 +150,8 @@ class OrdersApi:
             side: ``buy`` or ``sell``.
             size: contracts.
             label: prefix of the minted tag, such as a strategy's name; letters, digits, `_ . -`.
-            custom_tag: a tag of your own instead. Unique in the account for ever; rejected orders use it up, too.
+            custom_tag: a tag of your own instead. Unique in the account for ever; rejected orders use it up, too. Where
+                it is in use by an order that is not older than this call, and the same, that one is the answer.
             resend: whether an order that was looked for in vain may be sent once more, with the same tag; or a
                 function that is asked then whether it is still wanted.
             timeout: seconds for one attempt; the look-up comes on top.

@@ -29,6 +29,7 @@ from topstep_sync.errors import (
     BadReply,
     DuplicateCustomTag,
     NotSent,
+    OrderError,
     OrderRejected,
     OrderStateUnknown,
     SessionClosed,
@@ -193,23 +194,44 @@ class Placer:
         self.record(entry)
         return None
 
-    def _judge(self, entry: Intent, error: BaseException) -> BaseException:
+    def _judge(self, entry: Intent, error: BaseException) -> BaseException | None:
         kind = answer(error)
+        entry.lost = self._clock.epoch()
         if isinstance(error, TopstepError):
             error.custom_tag = entry.tag
             # A tag of the caller's own may have been used before; unless a layer below has sent it twice, it was.
-            if kind is Answer.DUPLICATE and not entry.minted and error.attempts < 2:
+            if kind is Answer.DUPLICATE and not entry.minted and error.attempts < 2 and entry.state is State.SENT:
+                if self._is_ours(entry, error):
+                    return None
                 kind = Answer.REJECTED
         if kind in (Answer.REJECTED, Answer.NOT_EXECUTED) and entry.state is State.SENT:
             entry.step(Event.REJECT if kind is Answer.REJECTED else Event.TURN_AWAY)
             self.record(entry)
             raise error
         log.warning("! %s: %s; looking it up", entry.tag, type(error).__name__)
-        entry.lost = self._clock.epoch()
         entry.step(Event.LOSE)
         if not isinstance(error, Exception):  # Ctrl-C: the user wants out, and gets out
             raise error
         return error
+
+    def _is_ours(self, entry: Intent, error: TopstepError) -> bool:
+        """Whether what uses the tag is this very order: something on the way may have sent it twice.
+
+        Raises:
+            OrderStateUnknown: it cannot be found out.
+        """
+        order, failed = self.seek(entry.sought, wait=False)
+        if failed is not None:
+            order, failed = self.seek(entry.sought, wait=True)
+        if failed is None and (order is None or not self._lookup.is_of(order, entry.request, entry.since)):
+            if order is not None and isinstance(error, OrderError):
+                error.order_id = order.id
+            return False
+        entry.step(Event.LOSE)
+        if order is None:
+            raise self.unknown(entry.sought, failed) from error
+        self._found(entry, order)
+        return True
 
     def _look(self, sought: Sought, ears: Ears, delays: Iterable[float]) -> tuple[Order | None, TopstepError | None]:
         order: Order | None = None

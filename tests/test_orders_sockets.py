@@ -486,4 +486,4 @@ class TestOrdersOverSocketsInCI(SocketMachine.TestCase):
 class TestOrdersOverSocketsAllNight(SocketMachine.TestCase):
     """Ten thousand. `TOPSTEP_EXAMPLES` says how many in this process: several may share the night."""
 
-    settings = often(int(os.environ.get("TOPSTEP_EXAMPLES", "10000")), 30)
+    settings = often(int(os.environ.get("TOPSTEP_EXAMPLES", "10000")), 20)

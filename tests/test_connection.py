@@ -671,6 +671,11 @@ def test_reconnecting_is_unlimited(hub: RudeHub, dial: Dial) -> None:
 ################################################ start, stop, threads ################################################
 
 
+def left_behind() -> list[str]:
+    """The names of the library's threads that still run."""
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("topstep-"))
+
+
 def elapsed(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
@@ -733,15 +738,33 @@ def test_names_are_looked_up_interruptibly(monkeypatch: pytest.MonkeyPatch) -> N
     manager = SignalRConnectionManager(url="https://hub.example/hub", name="dns")
     manager.connect(timeout=0.05)
     assert elapsed(manager.disconnect) < 0.5
+    assert ["topstep-resolve"] == left_behind()
     release.set()
+    assert soon(lambda: not left_behind())
 
 
 def test_a_token_that_takes_for_ever_is_left_at_once(hub: RudeHub, dial: Dial) -> None:
     """A login under way does not hold up disconnect."""
     release = threading.Event()
     manager = dial(lambda: release.wait(5) and "late")
+    assert soon(lambda: "topstep-test-token" in left_behind())
     assert elapsed(manager.disconnect) < 0.5
+    assert ["topstep-test-token"] == left_behind()
     release.set()
+    assert soon(lambda: not left_behind())
+
+
+def test_a_callback_that_takes_for_ever_is_left_behind(hub: RudeHub, dial: Dial) -> None:
+    """It holds up disconnect by half a second at most; its thread ends with it."""
+    running, release = threading.Event(), threading.Event()
+    manager = dial()
+    manager.on("Sleep", lambda: (running.set(), release.wait(10)))
+    hub.shaken().send(call("Sleep"))
+    assert running.wait(5)
+    assert elapsed(manager.disconnect) < 0.9
+    assert ["topstep-test-callbacks"] == left_behind()
+    release.set()
+    assert soon(lambda: not left_behind())
 
 
 def test_start_and_stop_any_number_of_times(hub: RudeHub, dial: Dial) -> None:

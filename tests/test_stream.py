@@ -511,6 +511,34 @@ def test_closing_the_stream_ends_every_queue(hubs: Hubs) -> None:
         hubs.stream.subscribe(quotes=[MNQ])
 
 
+def test_closing_takes_less_than_a_second_whoever_does_not_answer(hubs: Hubs) -> None:
+    """Two hubs that never read the goodbye, a snapshot that hangs, a listener that sleeps: only theirs go on, named."""
+    stuck, release, heard = threading.Event(), threading.Event(), []
+
+    def listen(event: Any) -> None:
+        heard.append(event)
+        stuck.set()
+        release.wait(10)
+
+    config = Config(user_hub_url=hubs.user.url, market_hub_url=hubs.market.url, stream=QUICK)  # type: ignore[arg-type]
+    hubs.stream = Stream(config, lambda: "token", snapshot=hubs.fetch, listener=lambda: listen)
+    hubs.subscribe(1, quotes=[MNQ])
+    hubs.gate.clear()
+    threading.Thread(target=lambda: hubs.again(), daemon=True).start()
+    hubs.stream.subscribe(accounts=[5], wait=0)
+    assert stuck.wait(5)
+    assert soon(lambda: len(hubs.asked) == 1)
+    start = time.perf_counter()
+    hubs.stream.close()
+    assert time.perf_counter() - start < 0.9
+    mine = lambda: sorted({t.name for t in threading.enumerate() if t.name.startswith("topstep-")})  # noqa: E731
+    assert ["topstep-reconcile", "topstep-stream-listeners"] == mine()
+    release.set()
+    hubs.gate.set()
+    assert soon(lambda: not mine())
+    assert ("market", "connecting") == (heard[0].source, heard[0].state)
+
+
 def test_without_snapshots_the_gap_is_told_unreconciled(hubs: Hubs) -> None:
     """A stream of its own, without REST, still reconnects and says what it does not know."""
     config = Config(user_hub_url=hubs.user.url, market_hub_url=hubs.market.url, stream=QUICK)  # type: ignore[arg-type]

@@ -122,11 +122,15 @@ class SignalRConnectionManager:
             raise StreamFailed(f"the {self.name} connection gave up: {self._reason}")
         return self._state is State.CONNECTED
 
+    def hang_up(self) -> None:
+        """The connection begins to end; `disconnect` sees it through."""
+        if (waker := self._waker) is not None:
+            waker.stop()
+
     def disconnect(self) -> None:
         """The connection is closed, politely if the hub listens, and the thread ends within a second; idempotent."""
         with self._lock:
-            if self._waker is not None:
-                self._waker.stop()
+            self.hang_up()
             self._join()
             if self._state is State.FAILED:
                 self._step(Event.DISCONNECT)

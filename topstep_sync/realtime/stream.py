@@ -240,6 +240,8 @@ class Stream:
         for queue in queues:
             queue.finish("the session was closed")
         for hub in self._hubs.values():
+            hub.connection.hang_up()  # both at once: a hub that does not listen takes its time
+        for hub in self._hubs.values():
             hub.connection.disconnect()
         self._listener = lambda: None  # whatever a thread of ours still says would begin another of theirs
         self._reports.close()

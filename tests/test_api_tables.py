@@ -80,6 +80,16 @@ def test_a_list_becomes_a_frame() -> None:
     assert 0 == len(Rows().to_frame())
 
 
+def test_an_empty_list_still_has_its_columns() -> None:
+    """Where it is known what the rows would be, a frame of none has their columns, and so has a slice of it."""
+    model = GatewayModel()
+    rooms = Rooms(model.call, get=str, clock=model.clock)
+    for empty in (rooms.orders.working(ACCOUNT), rooms.orders.search_open(ACCOUNT)[:0], Rows(of=Order)):
+        assert list(Order.__struct_fields__) == list(empty.to_frame().columns)
+        assert "<i>no Order</i>" == empty._repr_html_()
+    assert ["id", "account_id"] == list(rooms.positions.search_open(ACCOUNT).to_frame().columns)[:2]
+
+
 @pytest.mark.parametrize("module", ["pandas", "tqdm.auto", "IPython.display"])
 def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """Without the extra, frames, progress and watching say which one it is."""

@@ -183,3 +183,16 @@ def test_a_refused_login_says_what_to_do(code: int) -> None:
     """The user learns what to check, because the gateway mostly says nothing."""
     error = failure("/api/Auth/loginKey", code)
     assert (Category.AUTH, True) == (error.category, "; " in str(error))
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "advice"),
+    [
+        ("/api/Order/place", 8, r"front_month\('MNQ'\) finds it"), ("/api/Order/place", 9, "the month has expired"),
+        ("/api/Order/place", 4, "daily loss limit"), ("/api/Order/place", 10, "may not trade"),
+        ("/api/Trade/search", 1, "only_active=False"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_to_do(path: str, code: int, advice: str) -> None:
+    """What the gateway leaves unsaid is in the message."""
+    assert re.search(advice, str(failure(path, code)))

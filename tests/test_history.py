@@ -15,7 +15,7 @@ from topstep_sync import errors
 from topstep_sync.api import months
 from topstep_sync.api.bars import Bars
 from topstep_sync.api.continuous import Roll, build, chain, roll, stitch
-from topstep_sync.api.contracts import LiveDataWarning
+from topstep_sync.api.contracts import ExpiredMonthWarning, LiveDataWarning
 from topstep_sync.api.joins import ByOverlap, between
 from topstep_sync.api.progress import Meter, Progress
 from topstep_sync.api.rooms import Rooms
@@ -228,6 +228,22 @@ def test_silence_about_live_data_is_said_aloud() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert [] == rooms.history.bars(MNQ, "1m", start=START)
+
+
+def test_an_empty_history_of_an_expired_month_says_why() -> None:
+    """Where the gateway keeps no short bars, an empty history comes with its reason, at the caller's line."""
+    model, rooms = with_bars(1)
+    model.do_history_retrievebars = lambda request: (0, None, {"bars": []})
+    for contract in (MNQ_OLD, MNQ_OLD.id):
+        with pytest.warns(ExpiredMonthWarning, match="no bars of MNQU6") as caught:
+            assert [] == rooms.history.bars(contract, "1m", start=START)
+        assert [__file__] == [warning.filename for warning in caught]
+    model.faults["Contract/searchById"] = ["500"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [] == rooms.history.bars(MNQ_OLD.id, "1h", start=START)
+        assert [] == Rooms(model.call, get=str, clock=model.clock).history.bars(MNQ_OLD.id, "1m", start=START)
+        assert None is rooms.history.last_price(MNQ_OLD)
 
 
 def test_missing_bars_are_not_no_bars() -> None:

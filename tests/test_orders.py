@@ -39,6 +39,29 @@ def paths(model: GatewayModel) -> list[str]:
     return [path.removeprefix("/api/") for path, _ in model.calls]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"limit": 20000.0}, "takes no 'limit'; did you mean limit_price"),
+        ({"stop_loss_tick": 40}, "did you mean stop_loss_ticks or stop_loss"),
+        ({"tif": "day"}, "takes no 'tif'; there are custom_tag, label"),
+    ],
+)
+def test_a_word_that_no_order_takes(model: GatewayModel, rooms: Rooms, words: dict[str, Any], message: str) -> None:
+    """A misspelt word is refused with the ones that may have been meant, and nothing is sent."""
+    with pytest.raises(TypeError, match=message):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, **words)
+    assert [] == model.calls
+
+
+def test_orders_by_status(rooms: Rooms) -> None:
+    """One status may be named alone, by word or member."""
+    placed = rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    rooms.orders.buy(ACCOUNT, MNQ, 1)
+    for status in ("open", OrderStatus.OPEN, ["open"], ("OPEN", "rejected")):
+        assert [placed.id] == [order.id for order in rooms.orders.query(ACCOUNT, statuses=status)]
+
+
 def test_an_order_gets_its_tag_before_it_is_sent(model: GatewayModel, rooms: Rooms) -> None:
     """The tag that the gateway sees is the one that the caller gets."""
     placed = rooms.orders.place(ACCOUNT, MNQ, side="buy", size=2, limit_price=20990.25, label="scalper")

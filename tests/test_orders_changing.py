@@ -103,8 +103,9 @@ def test_closing_ends_the_reading_back(model: GatewayModel, order: PlacedOrder) 
 
 def test_there_is_nothing_to_cancel(rooms: Rooms) -> None:
     """An id that no order has is an error."""
-    with pytest.raises(errors.OrderNotFound):
+    with pytest.raises(errors.OrderNotFound) as caught:
         rooms.orders.cancel(ACCOUNT, 1)
+    assert ["order 1 is not there"] == caught.value.__notes__
 
 
 @pytest.mark.parametrize("fault", ["refused", "401", "400"])

@@ -95,12 +95,17 @@ _BY_TEXT: Final = (
     ("invalid take profit", errors.BracketRejected),
 )
 
-# What the user can do about a refused login; the gateway itself mostly says nothing.
+# What the user can do about a refusal; the gateway itself mostly says nothing.
 _ADVICE: Final[Mapping[str, str]] = {
     "UserNotFound": "check TOPSTEP_USERNAME: it is the platform login, not the e-mail address",
     "InvalidCredentials": "check TOPSTEP_USERNAME (the platform login, not the e-mail address) and TOPSTEP_API_KEY",
     "AgreementsNotSigned": "log in to the ProjectX platform once and complete the required agreements",
     "ApiSubscriptionNotFound": "the user has no API subscription; buy it in the platform's settings",
+    "AccountNotFound": "session.accounts.search(only_active=False) lists the user's accounts",
+    "AccountRejected": "the account may not trade just now (can_trade), or not through the API: live, follower",
+    "AccountViolation": "the account has broken a rule, such as its daily loss limit, and takes no new orders",
+    "ContractNotFound": "an id is like CON.F.US.MNQ.Z26; session.contracts.front_month('MNQ') finds it",
+    "ContractNotActive": "the month has expired; session.contracts.front_month finds the one that trades now",
     "ApiKeyAuthenticationDisabled": "logging in by API key is disabled for this user; ask the gateway's support",
 }
 

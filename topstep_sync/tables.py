@@ -86,7 +86,15 @@ class Shown:
 
 
 class Rows(list[T]):
-    """A list of records that is a table in a notebook and a frame on request. In every other way a list."""
+    """A list of records that is a table in a notebook and a frame on request. In every other way a list.
+
+    Args:
+        of: what the rows are, so that an empty list still has its columns.
+    """
+
+    def __init__(self, rows: Iterable[T] = (), *, of: type[T] | None = None) -> None:
+        super().__init__(rows)
+        self._of = of
 
     def __repr__(self) -> str:
         if len(self) <= 3:
@@ -99,18 +107,19 @@ class Rows(list[T]):
     def __getitem__(self, index: slice, /) -> "Rows[T]": ...
     def __getitem__(self, index: Any, /) -> Any:
         found = super().__getitem__(index)
-        return Rows(found) if isinstance(index, slice) else found
+        return Rows(found, of=self._of) if isinstance(index, slice) else found
 
     def columns(self) -> list[str]:
-        """Names of the fields that at least one of the rows has, in order."""
-        if not self:
+        """Names of the fields that at least one of the rows has, in order; of an empty list, all."""
+        kind: Any = type(self[0]) if self else self._of
+        if kind is None:
             return []
-        names = [name for name in self[0].__struct_fields__ if not name.startswith("_")]  # type: ignore[attr-defined]
-        return [name for name in names if any(_given(getattr(row, name)) for row in self)]
+        names = [name for name in kind.__struct_fields__ if not name.startswith("_")]
+        return [name for name in names if not self or any(_given(getattr(row, name)) for row in self)]
 
     def _repr_html_(self) -> str:
         if not self:
-            return "<i>nothing</i>"
+            return "<i>nothing</i>" if self._of is None else f"<i>no {self._of.__name__}</i>"
         names = self.columns()
         shown: list[Any] = list(self)
         if len(self) > HEAD + TAIL:

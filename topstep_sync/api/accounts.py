@@ -17,4 +17,4 @@ class AccountsApi:
     def search(self, *, only_active: bool = True) -> Rows[Account]:
         """The user's accounts, in the gateway's order. There are often several that may trade: choose by name."""
         reply = self._call(SEARCH, SearchAccounts(only_active_accounts=only_active), AccountsReply)
-        return Rows(present(reply.accounts, SEARCH, "accounts"))
+        return Rows(present(reply.accounts, SEARCH, "accounts"), of=Account)

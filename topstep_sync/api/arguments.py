@@ -28,7 +28,12 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 def account_number(value: "int | Account") -> int:
     """The number of an account given as itself or as its record."""
-    return whole(value.id if isinstance(value, Account) else value, "account_id")
+    number = value.id if isinstance(value, Account) else value
+    try:
+        return whole(number, "account_id")
+    except InvalidRequest:
+        wanted = "an Account of session.accounts.search(), or its id"
+        raise InvalidRequest(f"account_id is {number!r}; expected {wanted}") from None
 
 
 def order_key(account_id: Any, order_id: Any) -> tuple[int, int]:
@@ -87,6 +92,11 @@ def choice(value: Any, words: Mapping[str, E], name: str) -> E:
             if member == value:
                 return member
     raise InvalidRequest(f"{name} is {value!r}; expected one of {', '.join(sorted(words))}")
+
+
+def several(value: Any) -> list[Any]:
+    """*value* as a list, though it may be a single one."""
+    return [value] if isinstance(value, (str, int)) else list(value)
 
 
 def side_of(value: Any) -> OrderSide:

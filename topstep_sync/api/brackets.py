@@ -24,6 +24,8 @@ def sign(side: OrderSide, *, target: bool) -> int:
 def from_ticks(magnitude: int, side: OrderSide, kind: OrderType, *, target: bool) -> Bracket:
     """A leg *magnitude* ticks away from the entry, on the side where it belongs."""
     name = "take_profit_ticks" if target else "stop_loss_ticks"
+    if isinstance(magnitude, int) and magnitude < 0:
+        raise InvalidRequest(f"{name} is {magnitude}; expected a distance, without a sign: the side says which way")
     distance = whole(magnitude, name, least=LEAST_TICKS)
     return checked(Bracket(ticks=distance * sign(side, target=target), type=kind), side, target=target)
 

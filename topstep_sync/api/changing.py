@@ -113,6 +113,7 @@ class Changer:
             if order is not None:
                 yield order
             elif isinstance(error, OrderNotFound):
+                error.add_note(f"order {order_id} is not there")
                 raise error
 
     def _explain(self, error: TopstepError, account_id: int, order_id: int) -> None:

@@ -136,6 +136,6 @@ def build(
     last = parts[-1][0] if parts else Bars()
     made = Continuous(bars, contract_id=last.contract_id, unit=last.unit, number=last.number, start=start, end=end)
     used = {bars.contract_id for bars, _ in parts}
-    made.rolls, made.adjust = Rows(rolls), adjust
-    made.contracts = Rows([contract for contract in contracts if contract.id in used])
+    made.rolls, made.adjust = Rows(rolls, of=Roll), adjust
+    made.contracts = Rows([contract for contract in contracts if contract.id in used], of=Contract)
     return made

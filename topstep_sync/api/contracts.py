@@ -1,7 +1,10 @@
 """`session.contracts`."""
 
+import sys
 import threading
 import warnings
+from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from topstep_sync.api import months
@@ -25,13 +28,28 @@ class LiveDataWarning(UserWarning):
     """`live=True` came back empty: practice and evaluation accounts have no live data, and the gateway does not say."""
 
 
+class ExpiredMonthWarning(UserWarning):
+    """A history came back empty because the gateway keeps no bars shorter than an hour for a month that has expired."""
+
+
+PACKAGE: Final = str(Path(__file__).parent.parent)
+
+
+def warn(text: str, category: type[Warning]) -> None:
+    """A warning that points at the line that called this library, not at one within it."""
+    frame: FrameType | None = sys._getframe()
+    depth = 0
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, category, stacklevel=depth + 1)
+
+
 def warn_live(what: str) -> None:
     """Say what the gateway does not: that its silence is the answer to ``live=True``."""
-    warnings.warn(
+    warn(
         f"{what} with live=True came back empty: practice and evaluation accounts (simulated=true) have no live data "
         "subscription, and the gateway does not say so; use live=False",
         LiveDataWarning,
-        stacklevel=3,
     )
 
 
@@ -89,10 +107,10 @@ class ContractsApi:
                 found.append(self.get(name))
             except ContractNotFound:
                 continue
-        return Rows(found[::-1])
+        return Rows(found[::-1], of=Contract)
 
     def _answer(self, reply: ContractsReply, path: str, live: bool) -> Rows[Contract]:
-        found: Rows[Contract] = Rows(present(reply.contracts, path, "contracts"))
+        found: Rows[Contract] = Rows(present(reply.contracts, path, "contracts"), of=Contract)
         self._remember(found)
         if live and not found:
             warn_live(path)

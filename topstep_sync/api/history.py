@@ -14,7 +14,7 @@ from topstep_sync.api import calendar
 from topstep_sync.api.arguments import contract_name, instant, span, whole, window
 from topstep_sync.api.bars import SECONDS, Bars
 from topstep_sync.api.continuous import ADJUSTMENTS, Adjust, Continuous, build
-from topstep_sync.api.contracts import ContractsApi, warn_live
+from topstep_sync.api.contracts import ContractsApi, ExpiredMonthWarning, warn, warn_live
 from topstep_sync.api.joins import join_for
 from topstep_sync.api.progress import Meter, Report, Terminal
 from topstep_sync.api.seam import Call, present
@@ -104,6 +104,14 @@ class HistoryApi:
         """
         ask = self._ask(contract_id, length, start, end, limit, live, partial, page_size)
         report = Terminal(ask.contract_id) if progress is True else progress or None
+        result = self._pull(ask, report, on_page, stop)
+        if not result:
+            self._explain(ask, contract_id)
+        return result
+
+    def _pull(
+        self, ask: Ask, report: Report | None, on_page: Callable[[Bars], object] | None, stop: threading.Event | None
+    ) -> Bars:
         pages: list[list[Bar]] = []
         try:
             for page in self._pages(ask, report):
@@ -118,8 +126,6 @@ class HistoryApi:
         result = self._bars([], ask)
         while pages:  # newest page first; each is let go as it is copied
             result.extend(pages.pop())
-        if live and not result:
-            warn_live(RETRIEVE)
         return result
 
     def many(self, contract_ids: Iterable[str | Contract], length: Any = "1m", **rest: Any) -> dict[str, Bars]:
@@ -177,8 +183,9 @@ class HistoryApi:
         """
         end = datetime.fromtimestamp(self._clock.epoch(), UTC)
         begin = end - timedelta(seconds=within)
+        ask = self._ask(contract_id, "1m", begin, end, 1, False, True, MOST)
         try:
-            found = self.bars(contract_id, "1m", start=begin, end=end, limit=1, partial=True)
+            found = self._pull(ask, None, None, None)
         except RequestError as error:
             log.info("! no latest price of %s: %s", contract_id, error)
             return None
@@ -207,6 +214,22 @@ class HistoryApi:
             partial=partial,
             page=page,
         )
+
+    def _explain(self, ask: Ask, contract: str | Contract) -> None:
+        """Why there is not a single bar, where that is known and the gateway does not say it."""
+        if ask.live:
+            warn_live(RETRIEVE)
+        elif SECONDS.get(ask.unit, 0) * ask.number < SECONDS[BarUnit.HOUR]:
+            try:
+                known = contract if isinstance(contract, Contract) else self._contracts.get(contract)
+            except RequestError:  # the history has been pulled; that it is empty must not become a failure
+                return
+            if not known.active_contract:
+                warn(
+                    f"no bars of {known.name}: for a month that has expired the gateway keeps bars of an hour and "
+                    "longer only",
+                    ExpiredMonthWarning,
+                )
 
     def _bars(self, bars: list[Bar], ask: Ask) -> Bars:
         start = None if ask.start is FIRST else ask.start

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, Unpack, overload
 from msgspec import UNSET
 
 from topstep_sync.api import tags, ticket
-from topstep_sync.api.arguments import account_number, choice, contract_name, instant, order_key
+from topstep_sync.api.arguments import account_number, choice, contract_name, instant, order_key, several
 from topstep_sync.api.changing import DAY, Changer
 from topstep_sync.api.contracts import ContractsApi
 from topstep_sync.api.guard import Guard
@@ -93,12 +93,12 @@ class OrdersApi:
             end_timestamp=UNSET if end is None else instant(end, "end"),
         )
         found = present(self._call(SEARCH, request, OrdersReply).orders, SEARCH, "orders")
-        return Rows(sorted(found, key=lambda order: (order.creation_timestamp, order.id)))
+        return Rows(sorted(found, key=lambda order: (order.creation_timestamp, order.id)), of=Order)
 
     def search_open(self, account_id: int | Account) -> Rows[Order]:
         """The account's open orders; without bracket legs that wait for their entry, which `query` shows."""
         reply = self._call(SEARCH_OPEN, ByAccount(account_id=account_number(account_id)), OrdersReply)
-        return Rows(present(reply.orders, SEARCH_OPEN, "orders"))
+        return Rows(present(reply.orders, SEARCH_OPEN, "orders"), of=Order)
 
     @overload
     def place(
@@ -164,7 +164,10 @@ class OrdersApi:
             OrderRejected: the gateway refused it.
             OrderStateUnknown: it may exist; `verify` its tag before placing another.
         """
-        wish = ticket.Wish(account_id=account_id, contract_id=contract_id, side=side, size=size, **terms)
+        try:
+            wish = ticket.Wish(account_id=account_id, contract_id=contract_id, side=side, size=size, **terms)
+        except TypeError:
+            raise ticket.unexpected(terms) from None
         request = self._ready(wish, label, custom_tag)
         if dry_run:
             return request
@@ -217,7 +220,7 @@ class OrdersApi:
         Raises:
             InvalidRequest: this session has no journal.
         """
-        return Rows(self._verifier.recover())
+        return Rows(self._verifier.recover(), of=Recovered)
 
     ########################################### orders that exist ###########################################
 
@@ -237,7 +240,7 @@ class OrdersApi:
         self,
         account_id: int | Account,
         *,
-        statuses: Iterable[OrderStatus | str] | None = None,
+        statuses: OrderStatus | str | Iterable[OrderStatus | str] | None = None,
         contract_id: str | Contract | None = None,
         start: Any = None,
         end: Any = None,
@@ -250,17 +253,17 @@ class OrdersApi:
         names = {status.name.lower(): status for status in OrderStatus}
         wanted = OrderFilter(
             account_id=account_number(account_id),
-            statuses=UNSET if statuses is None else [choice(status, names, "status") for status in statuses],
+            statuses=UNSET if statuses is None else [choice(status, names, "status") for status in several(statuses)],
             contract_id=UNSET if contract_id is None else contract_name(contract_id),
             created_after=UNSET if start is None else instant(start, "start"),
             created_before=UNSET if end is None else instant(end, "end"),
         )
-        return Rows([order for page in self._lookup.pages(wanted) for order in page])
+        return Rows([order for page in self._lookup.pages(wanted) for order in page], of=Order)
 
     def working(self, account_id: int | Account, contract_id: str | Contract | None = None) -> Rows[Order]:
         """Every order that may still fill, bracket legs that wait for their entry included where the gateway tells."""
         contract = None if contract_id is None else contract_name(contract_id)
-        return Rows(self._lookup.working(account_number(account_id), contract))
+        return Rows(self._lookup.working(account_number(account_id), contract), of=Order)
 
     def cancel(self, account_id: Any, order_id: Any = None, *, timeout: float | None = None) -> CancelResult:
         """The order does not work any more. Takes an account and an order id, or an order.

@@ -56,7 +56,8 @@ class PositionsApi:
     def search_open(self, account_id: int | Account) -> Rows[Position]:
         """The account's open positions."""
         request = ByAccount(account_id=account_number(account_id))
-        return Rows(present(self._call(SEARCH_OPEN, request, PositionsReply).positions, SEARCH_OPEN, "positions"))
+        found = present(self._call(SEARCH_OPEN, request, PositionsReply).positions, SEARCH_OPEN, "positions")
+        return Rows(found, of=Position)
 
     def urgent(self, account_id: int, deadline: Deadline | None = None) -> list[Position]:
         """The same with priority 0, past the breaker, and with little patience: for whoever wants out.

@@ -106,6 +106,17 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         return trails or (relative and all(price is None for price in asked))
 
 
+def unexpected(terms: Mapping[str, Any]) -> TypeError:
+    """What to raise for words that an order does not take; names what may have been meant."""
+    import difflib
+
+    known = sorted(Options.__annotations__)
+    wrong = next((name for name in terms if name not in known), "?")
+    near = difflib.get_close_matches(wrong, known, 2, 0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    return TypeError(f"an order takes no {wrong!r}; {hint}")
+
+
 ABSOLUTE: Final = ("limit_price", "stop_price", "trail_price")
 PRICED: Final = (
     "limit_price", "stop_price", "trail_price", "trail_ticks", "stop_loss_price", "take_profit_price",

@@ -31,4 +31,4 @@ class TradesApi:
             end_timestamp=UNSET if end is None else instant(end, "end"),
         )
         trades = present(self._call(SEARCH, request, TradesReply).trades, SEARCH, "trades")
-        return Rows(sorted(trades, key=lambda trade: (trade.creation_timestamp, trade.id)))
+        return Rows(sorted(trades, key=lambda trade: (trade.creation_timestamp, trade.id)), of=Trade)

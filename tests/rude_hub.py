@@ -218,6 +218,11 @@ class RudeHub:
         """New connections are refused from here on."""
         self._listener.close()
 
+    def listen_again(self) -> None:
+        """New connections are accepted again, on the same port."""
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._listener.settimeout(PATIENCE)
+
     def __enter__(self) -> "RudeHub":
         return self
 

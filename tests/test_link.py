@@ -1,0 +1,204 @@
+"""One open connection: keeping it alive by the clock, its socket, and what it does not follow or send."""
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from rude_hub import RS, Peer, RudeHub, call, frame, record, soon
+
+from topstep_sync.clock import FOREVER, ManualClock
+from topstep_sync.realtime.connection import SignalRConnectionManager
+from topstep_sync.realtime.lifecycle import State
+
+PING = {"type": 6}
+
+
+@pytest.fixture
+def hub() -> Iterator[RudeHub]:
+    with RudeHub() as made:
+        yield made
+
+
+class Held:
+    """A connection on a clock that is moved by hand, with ping and server timeouts of 15 and 30 s."""
+
+    def __init__(self, hub: RudeHub, **config: Any) -> None:
+        self.clock = ManualClock()
+        self.hub = hub
+        self.heard: queue.Queue[Any] = queue.Queue()
+        options = {"ping_interval": 15.0, "server_timeout": 30.0, "backoff_seconds": (0.0,), **config}
+        self.manager = SignalRConnectionManager(
+            "token", lambda target, arguments: self.heard.put(target), options, url=hub.url, name="held",
+            clock=self.clock,
+        )  # fmt: skip
+        self.manager.connect(timeout=0)
+
+    def shaken(self) -> Peer:
+        peer = self.hub.shaken()
+        assert soon(lambda: self.manager.state is State.CONNECTED)
+        return peer
+
+    def later(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.manager.wake()
+
+    def byte(self, peer: Peer) -> None:
+        """One byte of the hub's, a pong, has come in now."""
+        peer.raw(frame(b"", 10))
+        assert soon(lambda: self.manager.link is not None and self.manager.link.heard_at == self.clock.monotonic())
+
+
+@pytest.fixture
+def held(hub: RudeHub) -> Iterator[Callable[..., Held]]:
+    made: list[Held] = []
+
+    def make(**config: Any) -> Held:
+        made.append(Held(hub, **config))
+        return made[-1]
+
+    yield make
+    hub.stop_listening()
+    for peer in hub.peers:
+        peer.fin()
+    for one in made:
+        one.manager.disconnect()
+
+
+def test_only_silence_of_ours_is_broken_by_a_ping(held: Callable[..., Held]) -> None:
+    """Fifteen seconds after the last send, whatever it was; a send in between puts the ping off."""
+    made = held(server_timeout=1000.0)
+    peer = made.shaken()
+    for target in ("A", "B", "C"):
+        made.later(14.0)
+        made.manager.send(target)
+        assert target == peer.read_record().get("target")
+    made.later(14.9)
+    made.manager.send("D")
+    assert "D" == peer.read_record().get("target")
+    made.later(15.0)
+    assert PING == peer.read_record()
+
+
+def test_a_silent_server_is_left(held: Callable[..., Held]) -> None:
+    """Thirty seconds without a byte and the link counts as dead; any byte, a pong included, keeps it."""
+    made = held()
+    peer = made.shaken()
+    for _ in range(5):
+        made.later(29.0)
+        made.byte(peer)
+    assert (State.CONNECTED, []) == (made.manager.state, made.manager.reconnects)
+    made.later(30.0)
+    made.shaken()
+    assert 1 == len(made.manager.reconnects)
+
+
+def test_a_connection_that_ends_in_the_middle_of_a_frame(held: Callable[..., Held]) -> None:
+    """Half a frame, or half a record, is no message; the next connection begins with a clean slate."""
+    made = held()
+    for half in (frame(call("Half"))[:9], frame(call("Half")[:-3]), frame(call("Half"), fin=False)):
+        peer = made.shaken()
+        peer.raw(half)
+        peer.fin()
+    made.shaken().send(call("Whole"))
+    assert "Whole" == made.heard.get(timeout=5)
+    assert 0 == made.manager.faults
+
+
+def test_a_hub_that_is_down_for_a_while_is_met_again(hub: RudeHub, held: Callable[..., Held]) -> None:
+    """Attempts that are refused do not end it, however many; who listens again on the same port gets the next one."""
+    made = held()
+    peer = made.shaken()
+    hub.stop_listening()
+    attempts = threading.Semaphore(0)
+    made.manager.observe(lambda state, reason: "refused" in (reason or "").lower() and attempts.release())
+    peer.rst()
+    for _ in range(3):
+        assert attempts.acquire(timeout=5)
+    hub.listen_again()
+    made.shaken()
+
+
+def test_a_redirect_is_not_followed(hub: RudeHub, held: Callable[..., Held]) -> None:
+    """The address bears the token; it is for the hub that was named, and for nobody that it names."""
+    with RudeHub() as stranger:
+        made = held()
+        peer = hub.tcp().read_request()
+        peer.raw(f"HTTP/1.1 302 Found\r\nLocation: {stranger.url}\r\nContent-Length: 0\r\n\r\n".encode())
+        made.shaken()
+        assert stranger.silent(0.05)
+
+
+def test_the_socket_is_quick_and_watched(held: Callable[..., Held]) -> None:
+    """Small records are sent at once, and the system looks after a peer that vanished."""
+    made = held()
+    made.shaken()
+    assert made.manager.link is not None
+    sock = made.manager.link._ws.sock.sock
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_no_record_bears_the_token(held: Callable[..., Held]) -> None:
+    """A call is its target, its arguments and its id; the token is in the upgrade alone, once."""
+    made = held()
+    peer = made.shaken()
+    call_ = made.manager.start_call("Echo", 1)
+    asked = peer.read_call()
+    assert {"type": 1, "target": "Echo", "arguments": [1], "invocationId": asked["invocationId"]} == asked
+    assert 1 == " ".join([*peer.request, *peer.headers.values()]).count("token") - peer.request[0].count("access_token")
+    peer.send(record(type=3, invocationId=asked["invocationId"], result=2))
+    assert 2 == made.manager.result(call_)
+
+
+class Ending:
+    """A sink that ends its connection from the owner's thread, as soon as anything comes."""
+
+    def __init__(self) -> None:
+        self.manager: Any = None
+        self.ended = threading.Event()
+
+    def events(self, batch: list[Any], now: float, epoch: float) -> None: ...
+    def refused(self, step: Any, reason: str) -> None: ...
+    def changed(self, state: State, reason: str | None) -> None: ...
+    def established(self, gap_start: float | None, gap_end: float) -> None: ...
+
+    def invocation(self, target: str, arguments: list[Any], now: float, epoch: float) -> None:
+        self.manager.disconnect()
+        self.ended.set()
+
+    def due(self, now: float) -> float:
+        return FOREVER
+
+
+def test_the_owner_s_thread_may_end_its_own_connection(hub: RudeHub) -> None:
+    """It does not wait for itself; the goodbye is said, the thread ends, and the connection can be used again."""
+    sink = Ending()
+    sink.manager = manager = SignalRConnectionManager("token", url=hub.url, name="own", sink=sink)
+    manager.connect(timeout=0)
+    peer = hub.shaken()
+    peer.raw(frame(call("End") + record(type=6)))
+    assert sink.ended.wait(5)
+    assert ("close", 1000) == (peer.until_end(), peer.close_code)
+    assert soon(lambda: manager.state is State.DISCONNECTED)
+    manager.connect(timeout=0)
+    hub.shaken()
+    assert soon(lambda: manager.state is State.CONNECTED)
+    hub.peers[-1].fin()
+    manager.disconnect()
+
+
+def test_the_handshake_is_given_up_by_the_clock(hub: RudeHub, held: Callable[..., Held]) -> None:
+    """Fifteen seconds without an answer to it and the next attempt follows; records before the answer are a fault."""
+    made = held(handshake_timeout=15.0, server_timeout=1000.0)
+    peer = hub.upgraded()
+    assert {"protocol": "json", "version": 1} == peer.read_record()
+    made.later(15.0)
+    early = hub.upgraded()
+    early.read_record()
+    early.raw(frame(call("Early") + b"{}" + RS))
+    made.shaken()
+    assert 1 == made.manager.faults
+    assert made.heard.empty()

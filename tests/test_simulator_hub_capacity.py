@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.hub_wire import Wire, opened
+from tests.hub_wire import opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -47,13 +47,6 @@ def other(request: pytest.FixtureRequest) -> Iterator[Gateway]:
         process.terminate()
 
 
-def swallow(wire: Wire, count: int) -> None:
-    """Read until *count* records have ended."""
-    seen = 0
-    while seen < count:
-        seen += wire.sock.recv(1 << 20).count(b"\x1e")
-
-
 @pytest.mark.parametrize("other", [("--keep-alive", "2")], indirect=True)
 def test_a_thousand_idle_connections(other: Gateway) -> None:
     """A thousand connections stand, each gets its pings, and the gateway goes on answering at once."""
@@ -81,7 +74,7 @@ def test_memory_is_steady_under_a_flood(other: Gateway, millions: int) -> None:
         wire.sock.settimeout(30)
         seen = []
         for count in (100_000, millions * 1_000_000):
-            reader = threading.Thread(target=swallow, args=(wire, count))
+            reader = threading.Thread(target=wire.swallow, args=(count,))
             reader.start()
             assert count == other.control("POST", f"/hubs/echo/blast?count={count}&burst=20")["sent"]
             reader.join(60)

@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 LOOKS = ("RESUME", "CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
 
+# A function of Python's own that calls another looks at nothing when that returns, unless C code lies in between.
+BY_SLOT = ("__init__", "__new__", "__call__")
+
 # Not ours to mend: an interruption leaves a lock of `logging` closed, is swallowed in a callback of a weak set, and
 # leaves a thread behind that never ends where it meets `Thread.start`.
 SPARED = (("logging", ""), ("_weakrefset", ""), ("threading", "Thread."), ("_pytest", ""), ("coverage", ""))
@@ -40,10 +43,15 @@ def handler(code: CodeType, offset: int) -> int | None:
 
 
 class Interruption:
-    """Raises `KeyboardInterrupt` at the moment *number*, counted from 1, of what runs in the block."""
+    """Raises `KeyboardInterrupt` at the moment *number*, counted from 1, of what runs in the block.
 
-    def __init__(self, number: int) -> None:
+    Args:
+        within: beginnings of the names of modules whose moments count; those of others are as good as their callers'.
+    """
+
+    def __init__(self, number: int, within: tuple[str, ...] = ("",)) -> None:
         self._left = number
+        self._within = within
         self._last: dict[FrameType, int] = {}  # the instruction that each frame was at
         self._spared: set[FrameType] = set()
         self.where = ""
@@ -66,13 +74,17 @@ class Interruption:
         if spared or frame.f_back in self._spared or frame is self._top or name == __name__:
             self._spared.add(frame)
             return None
-        frame.f_trace_opcodes = True
-        self._last[frame] = 0
+        frame.f_trace_lines = False
+        if name.startswith(self._within):
+            frame.f_trace_opcodes = True
+            self._last[frame] = 0
         return self._step
 
     def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "return":
             self._last.pop(frame, None)
+            if frame.f_code.co_name not in BY_SLOT and frame.f_back is not None:
+                self._last.pop(frame.f_back, None)
         elif event == "exception":
             self._last.pop(frame, None)  # on the way to its handler nothing is looked at
         elif event == "opcode":
@@ -87,14 +99,16 @@ class Interruption:
         return self._step
 
 
-def interrupted_everywhere(prepare: Callable[[], T], action: Callable[[T], object]) -> Iterator[tuple[T, str]]:
+def interrupted_everywhere(
+    prepare: Callable[[], T], action: Callable[[T], object], within: tuple[str, ...] = ("",)
+) -> Iterator[tuple[T, str]]:
     """What *prepare* made, each time *action* on it was interrupted, moment by moment; and where that was.
 
     The last one was not interrupted, as the action had come to its end before.
     """
     for number in itertools.count(1):
         thing = prepare()
-        interruption = Interruption(number)
+        interruption = Interruption(number, within)
         with contextlib.suppress(KeyboardInterrupt), interruption:
             action(thing)
         yield thing, interruption.where

@@ -2,18 +2,38 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
 from interruptions import elsewhere, interrupted_everywhere, is_free
 from token_fakes import DAY, FakeService
 
+from tests.echo_server import EchoServer, running
+from topstep_sync import clock
+from topstep_sync.auth import token_manager
 from topstep_sync.auth.token_manager import TokenManager
-from topstep_sync.clock import SystemClock
-from topstep_sync.errors import SessionClosed, TopstepError
+from topstep_sync.clock import ManualClock, SystemClock
+from topstep_sync.config import Config
+from topstep_sync.errors import CircuitOpen, ConnectFailed, SessionClosed, TopstepError
+from topstep_sync.http.adapter import ResilientAdapter
+from topstep_sync.http.circuit_breaker import CircuitBreaker, State
+from topstep_sync.http.guarded import GuardedPost
+from topstep_sync.http.routes import Circuit
+from topstep_sync.http.warmth import Warmth
+from topstep_sync.http.watch import Watch
+from topstep_sync.models import Token
+from topstep_sync.redact import Secret
 
 SOON = {"login_cooldown_seconds": 0.0, "backoff_seconds": (0.01,)}
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an interruption may cost those who wait is a second; here it is less."""
+    monkeypatch.setattr(clock, "SLICE", 0.02)
+    monkeypatch.setattr(token_manager, "RECHECK", 0.02)
 
 
 class LaterClock(SystemClock):
@@ -129,3 +149,204 @@ def test_a_login_of_the_callers_own_thread_can_be_interrupted(monkeypatch: pytes
 
     for scene, where in interrupted_everywhere(Scene, act):
         scene.check(where)
+
+
+################################################ breaker and adapter ################################################
+
+
+def due(time: Any = None) -> CircuitBreaker:
+    """A breaker whose opening is over: the next call is the probe."""
+    breaker = CircuitBreaker("orders", {"open_min": 1e-9}, clock=time or SystemClock())
+    for _ in range(5):
+        breaker.failure(breaker.before_call(), "HTTP 503")
+    return breaker
+
+
+def fail() -> None:
+    raise ConnectFailed("down")
+
+
+@pytest.mark.parametrize("function", [lambda: None, fail], ids=["that succeeds", "that fails"])
+def test_the_probe_is_given_back_after_a_ctrl_c_at_any_moment(function: Callable[[], None]) -> None:
+    """Interrupted around the probe, or in it: the next call is the probe at once, and the lock is free."""
+
+    def act(breaker: CircuitBreaker) -> None:
+        with contextlib.suppress(ConnectFailed):
+            breaker.call(function)
+
+    for breaker, where in interrupted_everywhere(due, act):
+        assert is_free(breaker._lock), where
+        breaker.call(lambda: None)
+        assert breaker.state is State.CLOSED, where
+
+
+def test_a_listener_that_is_interrupted_takes_no_probe_along() -> None:
+    """What a listener raises ends the call; the next one may probe."""
+    breaker = due()
+
+    def listener(change: Any) -> None:
+        raise KeyboardInterrupt
+
+    breaker.listen(listener)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.before_call()
+    breaker._listeners.clear()
+    breaker.call(lambda: None)
+    assert State.CLOSED is breaker.state
+
+
+def test_a_probe_of_which_nothing_is_heard_is_lost() -> None:
+    """Two minutes later another call may probe, and what the first one says then is ignored."""
+    time = ManualClock()
+    breaker = due(time)
+    time.advance(1.0)
+    first = breaker.before_call()
+    time.advance(119.0)
+    with pytest.raises(CircuitOpen):
+        breaker.before_call()
+    told: list[tuple[State, State]] = []
+    breaker.listen(lambda change: told.append((change.before, change.after)))
+    time.advance(1.0)
+    second = breaker.before_call()
+    assert [(State.HALF_OPEN, State.OPEN), (State.OPEN, State.HALF_OPEN)] == told
+    breaker.failure(first, "late")
+    assert State.HALF_OPEN is breaker.state
+    breaker.success(second)
+    assert State.CLOSED is breaker.state
+
+
+class Permits:
+    """A limiter that always agrees; a permit hears the first word, as real ones do."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.given = 0
+        self.open = False
+
+    def acquire(self, endpoint: str, *, priority: Any = None, deadline: Any = None) -> Any:
+        self.given, self.open = self.given + 1, True
+        return self
+
+    def _say(self, word: str) -> None:
+        if self.open:
+            self.open = False
+            self.words.append(word)
+
+    def done(self) -> None:
+        self._say("done")
+
+    def refund(self) -> None:
+        self._say("refund")
+
+    def gave_up(self) -> None:
+        self._say("gave up")
+
+    def throttled(self, retry_after: float | None) -> None:
+        self._say("throttled")
+
+
+class OneToken:
+    """A token manager that always has the same."""
+
+    def token(self, deadline: Any = None) -> Token:
+        return Token(Secret("token-1"), 1, 0.0, 1e12)
+
+    def rejected(self, token: Token, deadline: Any = None) -> Token:
+        return self.token()
+
+    def adopt(self, value: str, *, user_name: str | None = None, api_key: str | None = None) -> None: ...
+
+
+class Way:
+    """An adapter whose breaker wants a probe, in front of a gateway that answers as scripted."""
+
+    def __init__(self, server: EchoServer, status: int) -> None:
+        self.permits = Permits()
+        settings: dict[str, Any] = {"retry": {"max_attempts": 1}, "breaker": {"open_min": 1e-9}}
+        config = Config(base_url=server.url, **settings)
+        self.adapter = ResilientAdapter(config, tokens=OneToken(), limiter=self.permits)
+        self.breaker = self.adapter.breakers[Circuit.ACCOUNT]
+        self.server, self.url = server, server.url + "/api/Account/search"
+        self.ask()  # a connection to use again
+        for _ in range(5):
+            self.breaker.failure(self.breaker.before_call(), "HTTP 503")
+        server.script[:] = [(status, {})]
+
+    def ask(self) -> int:
+        request = requests.Request("POST", self.url, data=b"{}").prepare()
+        return self.adapter.send(request).status_code
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EchoServer]:
+    with running() as one:
+        yield one
+
+
+@pytest.mark.filterwarnings("ignore:.*unclosed <socket:ResourceWarning")  # a connection that nobody has got yet
+@pytest.mark.filterwarnings("ignore:.*<socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("status", [200, 503])
+def test_a_call_can_be_interrupted_at_any_moment(status: int, server: EchoServer) -> None:
+    """Permit and probe are given back, the pool and the watch go on, and the next call is answered."""
+    parts = ("topstep_sync", "urllib3.connectionpool", "urllib3.poolmanager", "requests.adapters", "queue", "threading")
+    for way, where in interrupted_everywhere(lambda: Way(server, status), lambda way: way.ask(), parts):
+        assert len(way.permits.words) == way.permits.given, where
+        server.script.clear()
+        assert 200 == elsewhere(way.ask), where
+        assert State.CLOSED is way.breaker.state, where
+        assert all(watched.over for watched in way.adapter._watch._current), where
+        way.adapter.close()
+
+
+def test_a_login_can_be_interrupted_at_any_moment() -> None:
+    """The token manager's own calls, on a caller's thread: permit and probe are given back."""
+
+    def prepare() -> tuple[GuardedPost, Permits, CircuitBreaker]:
+        permits, breaker = Permits(), due()
+        return GuardedPost(lambda *call: (200, {}, b"{}"), permits, breaker, SystemClock()), permits, breaker
+
+    for (post, permits, breaker), where in interrupted_everywhere(prepare, lambda made: made[0]("/p", b"", None)):
+        assert len(permits.words) == permits.given, where
+        post("/p", b"", None)
+        assert State.CLOSED is breaker.state, where
+
+
+################################################# threads of ours #################################################
+
+
+@pytest.fixture
+def interrupted_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Threads cannot be started but for a Ctrl-C, until it is undone."""
+
+    def interrupt(self: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        yield patch
+
+
+def test_the_watch_is_started_again(interrupted_start: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C while its thread starts costs the next calls nothing: they start it, whatever their deadlines are."""
+    watch = Watch()
+    with pytest.raises(KeyboardInterrupt):
+        watch.enter(0.0)
+    interrupted_start.undo()
+    late = watch.enter(SystemClock().monotonic() + 0.01)
+    end = SystemClock().monotonic() + 10
+    while not late.cut and SystemClock().monotonic() < end:
+        SystemClock().sleep(0.001)
+    assert late.cut
+    watch.close()
+
+
+def test_warmth_is_started_again(interrupted_start: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C while its thread starts leaves it off for the next `start`."""
+    pinged = threading.Event()
+    warmth = Warmth(pinged.set, 60.0)
+    with pytest.raises(KeyboardInterrupt):
+        warmth.start()
+    interrupted_start.undo()
+    warmth.start()
+    assert pinged.wait(10)
+    warmth.stop()

@@ -15,7 +15,7 @@ from topstep_sync import errors
 from topstep_sync.auth.gateway_auth import GatewayAuth
 from topstep_sync.auth.token_manager import TokenManager
 from topstep_sync.auth.transport import PlainPost
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Signal
 from topstep_sync.config import Config
 from topstep_sync.http.adapter import ResilientAdapter
 from topstep_sync.http.bearer import MISSING
@@ -82,7 +82,7 @@ class Session(TypedSession):
         changes = {name: value for name, value in given_here.items() if value is not None}
         found = Config.from_env() if config is None else Config.of(config)
         self.config: Final = found.replace(**changes) if changes else found
-        self._closed = threading.Event()
+        self._closed = Signal()
         self._service = GatewayAuth(self.config, post=lambda *call: self._auth_post(*call), clock=clock)
         self.tokens: Final = TokenManager(self.config, self._service, clock=clock, storage=self._storage())
         self._limiter: Final = RateLimiter(self.config, clock=clock, budget=open_budget(self.config, clock=clock))

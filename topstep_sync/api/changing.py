@@ -5,7 +5,6 @@ came in between; when its reply is lost the order is read back and compared.
 """
 
 import logging
-import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from msgspec import UNSET
 from topstep_sync.api.lookup import Lookup
 from topstep_sync.api.results import CancelResult, Change, ModifyResult
 from topstep_sync.api.seam import Call
-from topstep_sync.clock import Clock
+from topstep_sync.clock import Clock, Waitable
 from topstep_sync.config import OrderConfig
 from topstep_sync.errors import Fate, OrderNotFound, OrderRejected, OrderStateUnknown, TopstepError
 from topstep_sync.http.routes import Priority
@@ -31,7 +30,7 @@ log = logging.getLogger("topstep_sync.orders")
 class Changer:
     """Thread-safe."""
 
-    def __init__(self, call: Call, lookup: Lookup, config: OrderConfig, clock: Clock, closed: threading.Event) -> None:
+    def __init__(self, call: Call, lookup: Lookup, config: OrderConfig, clock: Clock, closed: Waitable) -> None:
         self._call = call
         self._lookup = lookup
         self._config = config

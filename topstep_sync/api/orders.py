@@ -1,6 +1,5 @@
 """`session.orders`: one intent, at most one order."""
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, Unpack, overload
 
@@ -22,7 +21,7 @@ from topstep_sync.api.seam import Call, Deaf, Listen, present
 from topstep_sync.api.sweeping import Sweeper
 from topstep_sync.api.verifying import Verifier
 from topstep_sync.api.waiting import Waiter
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Signal, Waitable
 from topstep_sync.config import HttpConfig, OrderConfig
 from topstep_sync.errors import InvalidRequest, OrderNotFound
 from topstep_sync.messages import ByAccount, OrderFilter, OrdersReply, PlaceOrder, SearchOrders
@@ -58,7 +57,7 @@ class OrdersApi:
         guard: Guard | None = None,
         listen: Listen | None = None,
         skew: Callable[[], float] = float,
-        closed: threading.Event | None = None,
+        closed: Waitable | None = None,
         longest_call: float = HttpConfig.total_timeout,
     ) -> None:
         self._call = call
@@ -67,7 +66,7 @@ class OrdersApi:
         self._last_price = last_price
         self._guard = guard
         self._ledger = Ledger()
-        settings, shut, ears = config or OrderConfig(), closed or threading.Event(), listen or Deaf()
+        settings, shut, ears = config or OrderConfig(), closed or Signal(), listen or Deaf()
         journal = None if settings.journal_path is None else Journal(settings.journal_path)
         # A tag that an earlier process left open is looked up, not sent again as if nobody had heard of it.
         for line in () if journal is None else journal.open_intents():

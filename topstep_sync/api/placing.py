@@ -13,7 +13,6 @@ ambiguous       look it up by tag in open and recent orders, and listen to the u
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -23,7 +22,7 @@ from topstep_sync.api.ledger import Intent, Ledger, Sought
 from topstep_sync.api.lookup import Lookup
 from topstep_sync.api.results import PlacedOrder
 from topstep_sync.api.seam import Call, Ears, Listen, heard
-from topstep_sync.clock import Clock
+from topstep_sync.clock import Clock, Waitable
 from topstep_sync.config import OrderConfig
 from topstep_sync.errors import (
     BadReply,
@@ -56,7 +55,7 @@ class Placer:
         *,
         clock: Clock,
         listen: Listen,
-        closed: threading.Event,
+        closed: Waitable,
         journal: Journal | None,
         longest_call: float,
     ) -> None:

@@ -5,7 +5,6 @@ when its reply is lost the positions are read back and compared.
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 from topstep_sync.api.arguments import account_number, contract_name, whole
 from topstep_sync.api.results import Change, CloseResult, Report
 from topstep_sync.api.seam import Call, patience, present
-from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline, Signal, Waitable
 from topstep_sync.config import OrderConfig
 from topstep_sync.errors import Fate, InvalidRequest, OrderStateUnknown, PositionNotFound, TopstepError
 from topstep_sync.http.routes import Priority
@@ -44,12 +43,12 @@ class PositionsApi:
         *,
         config: OrderConfig | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        closed: threading.Event | None = None,
+        closed: Waitable | None = None,
     ) -> None:
         self._call = call
         self._config = config or OrderConfig()
         self._clock = clock
-        self._closed = closed or threading.Event()
+        self._closed = closed or Signal()
         self.sweep: Sweep | None = None
         """What cancels orders; the assembly puts it here, because it needs this room itself."""
 

@@ -1,6 +1,5 @@
 """The typed API in one piece: the seven rooms, each with what it needs of the others."""
 
-import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +14,7 @@ from topstep_sync.api.results import Report
 from topstep_sync.api.seam import Call, Listen
 from topstep_sync.api.status import StatusApi
 from topstep_sync.api.trades import TradesApi
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Waitable
 from topstep_sync.config import Config, GuardConfig
 from topstep_sync.models import Account
 
@@ -40,7 +39,7 @@ class Rooms:
         clock: Clock = SYSTEM_CLOCK,
         listen: Listen | None = None,
         skew: Callable[[], float] = float,
-        closed: threading.Event | None = None,
+        closed: Waitable | None = None,
     ) -> None:
         settings = config or Config()
         self.accounts: Final = AccountsApi(call)

@@ -7,7 +7,6 @@ which the rate limiter keeps permits back, and passes an open breaker.
 
 import itertools
 import logging
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, NamedTuple
@@ -17,7 +16,7 @@ from topstep_sync.api.lookup import Lookup
 from topstep_sync.api.positions import CLOSE, PositionsApi
 from topstep_sync.api.results import Failure, Report
 from topstep_sync.api.seam import Call, patience
-from topstep_sync.clock import Clock, Deadline
+from topstep_sync.clock import Clock, Deadline, Waitable
 from topstep_sync.errors import Fate, OrderNotFound, PositionNotFound, TopstepError
 from topstep_sync.http.routes import Priority
 from topstep_sync.messages import ByOrder, ClosePosition, Reply
@@ -46,7 +45,7 @@ class Sweeper:
         *,
         horizon: float,
         clock: Clock,
-        closed: threading.Event,
+        closed: Waitable,
     ) -> None:
         self.call = call
         self.lookup = lookup

@@ -1,13 +1,12 @@
 """Waiting for an order to end: by hub event where a stream is open, else by polling within the rate limit."""
 
 import logging
-import threading
 from typing import Final
 
 from topstep_sync.api.changing import DAY
 from topstep_sync.api.lookup import Lookup
 from topstep_sync.api.seam import Ears, Listen, heard
-from topstep_sync.clock import Clock, Deadline
+from topstep_sync.clock import Clock, Deadline, Waitable
 from topstep_sync.errors import OrderStillWorking, SessionClosed, TopstepError
 from topstep_sync.events import Event, OrderEvent
 from topstep_sync.http.routes import Priority
@@ -26,7 +25,7 @@ log = logging.getLogger("topstep_sync.orders")
 class Waiter:
     """Thread-safe."""
 
-    def __init__(self, lookup: Lookup, clock: Clock, listen: Listen, closed: threading.Event) -> None:
+    def __init__(self, lookup: Lookup, clock: Clock, listen: Listen, closed: Waitable) -> None:
         self._lookup = lookup
         self._clock = clock
         self._listen = listen

@@ -8,7 +8,6 @@
 """
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,17 +15,17 @@ import msgspec
 import requests
 
 from topstep_sync import errors
-from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Deadline, Signal, Waitable
 from topstep_sync.config import Config
 from topstep_sync.http import classify, forks
 from topstep_sync.http.bearer import Signer, Tokens
-from topstep_sync.http.circuit_breaker import Change, CircuitBreaker, Phase, State
+from topstep_sync.http.circuit_breaker import Change, CircuitBreaker, State
 from topstep_sync.http.prepare import Reply
 from topstep_sync.http.retry import ErrorHandler
 from topstep_sync.http.routes import Circuit, Safety
 from topstep_sync.http.telemetry import AttemptEnded, RetryScheduled, Telemetry
 from topstep_sync.http.transport import Transport
-from topstep_sync.http.trip import Limiter, Permit, Trip, answered
+from topstep_sync.http.trip import Limiter, Trip, answered
 
 log = logging.getLogger("topstep_sync.http")
 
@@ -60,14 +59,14 @@ class ResilientAdapter(Transport):
         limiter: Limiter,
         can_login: Callable[[], bool] = lambda: True,
         clock: Clock = SYSTEM_CLOCK,
-        closed: threading.Event | None = None,
+        closed: Waitable | None = None,
     ) -> None:
         super().__init__(config.http, clock)
         self._config = config
         self._limiter = limiter
         self._signer = Signer(tokens, can_login)
         self._clock = clock
-        self._closed = closed or threading.Event()
+        self._closed = closed or Signal()
         self.handler = ErrorHandler(config.retry, clock=clock)
         self.breakers = {c: CircuitBreaker(c.value, config.breaker, clock=clock) for c in Circuit}
         self.telemetry = Telemetry()
@@ -128,24 +127,22 @@ class ResilientAdapter(Transport):
     def _attempt(self, trip: Trip, stream: bool, timeout: Any, tls: dict[str, Any]) -> requests.Response:
         """A reply; breaker and permit have heard of whatever happened."""
         breaker = self.breakers[trip.route.circuit]
-        phase, permit = self._admit(trip, breaker)
+        trip.phase = trip.permit = begun = None
         try:
+            self._admit(trip, breaker)
             self._sign(trip)
             limits = self.limits(timeout, trip.deadline)
-        except BaseException:
-            permit.refund()
-            breaker.abandon(phase)
-            raise
-        begun = self._clock.monotonic()
-        try:
+            begun = self._clock.monotonic()
             response = self.fetch(trip.request, stream, limits, trip.deadline, **tls)
+            trip.wire_time = self._clock.monotonic() - begun
+            self._answered(response, breaker, trip)
         except BaseException as error:
-            known = self._lost(trip, breaker, phase, permit, error)
-            if self.telemetry.listeners:
+            known = self._lost(trip, breaker, error, fetched=begun is not None)
+            if self.telemetry.listeners and begun is not None:
                 self._report(trip, begun, None, known)
+            if known is error:
+                raise
             raise known from error
-        trip.wire_time = self._clock.monotonic() - begun
-        self._answered(response, breaker, phase, permit)
         if self.telemetry.listeners:
             self._report(trip, begun, response.status_code, None)
         return response
@@ -161,25 +158,16 @@ class ResilientAdapter(Transport):
             )
         )
 
-    def _admit(self, trip: Trip, breaker: CircuitBreaker) -> tuple[Phase, Permit]:
+    def _admit(self, trip: Trip, breaker: CircuitBreaker) -> None:
         """Breaker and limiter let the call pass; in this order, so that a refused call costs no permit."""
         if self._closed.is_set():
             raise errors.SessionClosed("the session is closed; make a new one")
-        phase = breaker.before_call(may_probe=trip.may_probe, must_try=trip.must_try)
+        trip.phase = breaker.before_call(may_probe=trip.may_probe, must_try=trip.must_try)
         begun = self._clock.monotonic()
-        try:
-            permit = self._limiter.acquire(trip.path, priority=trip.priority, deadline=trip.deadline)
-        except BaseException:
-            breaker.abandon(phase)
-            raise
-        if self._clock.monotonic() - begun < LONG_WAIT:
-            return phase, permit
-        breaker.abandon(phase)
-        try:
-            return breaker.before_call(may_probe=trip.may_probe, must_try=trip.must_try), permit
-        except BaseException:
-            permit.refund()
-            raise
+        trip.permit = self._limiter.acquire(trip.path, priority=trip.priority, deadline=trip.deadline)
+        if self._clock.monotonic() - begun >= LONG_WAIT:
+            breaker.abandon(trip.phase)
+            trip.phase = breaker.before_call(may_probe=trip.may_probe, must_try=trip.must_try)
 
     def _sign(self, trip: Trip) -> None:
         """After the wait for a permit, so that the token is as young as can be."""
@@ -190,24 +178,26 @@ class ResilientAdapter(Transport):
         else:
             trip.bearer = self._signer.sign(trip.request.headers, trip.deadline)
 
-    def _lost(
-        self, trip: Trip, breaker: CircuitBreaker, phase: Phase, permit: Permit, error: BaseException
-    ) -> BaseException:
-        """What to raise for an attempt that ended without a reply."""
-        known = classify.from_exception(error, trip.path, sent=self.sent)
-        if isinstance(known, errors.ConnectFailed):
-            permit.refund()
-        else:
-            permit.gave_up()
-        if known is None or self._closed.is_set():
-            breaker.abandon(phase)
-        else:
-            breaker.failure(phase, str(known))
+    def _lost(self, trip: Trip, breaker: CircuitBreaker, error: BaseException, *, fetched: bool) -> BaseException:
+        """What to raise for an attempt that ended without a reply; breaker and permit have heard of it."""
+        known = classify.from_exception(error, trip.path, sent=self.sent) if fetched else None
+        if trip.permit is not None:
+            if fetched and not isinstance(known, errors.ConnectFailed):
+                trip.permit.gave_up()
+            else:
+                trip.permit.refund()
+        if trip.phase is not None:
+            if known is None or self._closed.is_set():
+                breaker.abandon(trip.phase)
+            else:
+                breaker.failure(trip.phase, str(known))
         return error if known is None else known
 
-    def _answered(self, response: requests.Response, breaker: CircuitBreaker, phase: Phase, permit: Permit) -> None:
+    def _answered(self, response: requests.Response, breaker: CircuitBreaker, trip: Trip) -> None:
+        assert trip.phase is not None
+        assert trip.permit is not None
         status, now = response.status_code, self._clock.epoch()
-        answered(status, response.headers, now, breaker, phase, permit)
+        answered(status, response.headers, now, breaker, trip.phase, trip.permit)
         if 200 <= status < 300:
             self._dated = (getattr(response.raw, "headers", {}).get("Date"), now)
 

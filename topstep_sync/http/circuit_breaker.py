@@ -30,6 +30,9 @@ R = TypeVar("R")
 # Successes remembered for the share. The gateway allows 250 calls in 30 s, so this many are never within one window.
 MEMORY: Final = 1024
 
+# Seconds after which a probe without an outcome counts as lost; longer than any call may take (total_timeout: 90).
+LOST: Final = 120.0
+
 # Each opening is lengthened by up to this share, so that many clients do not probe together.
 JITTER: Final = 0.1
 
@@ -117,6 +120,7 @@ class CircuitBreaker:
         self._failures: deque[float] = deque(maxlen=MEMORY)
         self._openings = 0  # in a row, for the growing length
         self._reopens = 0.0  # when the current opening is over
+        self._lost_at = 0.0  # when the current probe counts as lost
         self._error: str | None = None
         self._counts = dict.fromkeys(("trips", "probes", "refused", "bypassed", "failures", "stale"), 0)
 
@@ -160,7 +164,7 @@ class CircuitBreaker:
 
     def abandon(self, phase: Phase) -> None:
         """The call was given up before it had an outcome; the next caller may probe."""
-        if phase.state is State.HALF_OPEN:
+        if phase.state is State.HALF_OPEN and phase is self._phase:
             self._settle(phase, Event.ABANDON)
 
     def failure(self, phase: Phase, error: str | None = None) -> None:
@@ -185,14 +189,15 @@ class CircuitBreaker:
         if not phase.closed:
             phase = self.before_call()
         try:
-            result = function(*args, **kwargs)
-        except Exception as error:
-            self.failure(phase, repr(error))
-            raise
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:
+                self.failure(phase, repr(error))
+                raise
+            self.success(phase)
         except BaseException:
-            self.abandon(phase)
+            self.abandon(phase)  # whatever was to be said of it, and was not, as that was interrupted
             raise
-        self.success(phase)
         return result
 
     def reset(self) -> None:
@@ -226,18 +231,31 @@ class CircuitBreaker:
             self._counts[what] += 1
 
     def _probe_or_refuse(self, may_probe: bool) -> Phase:
-        with self._lock:
-            if self._phase.state is State.CLOSED:
-                return self._phase
-            wait = self._reopens - self._now()
-            due = wait <= 0 if may_probe else wait <= -self.config.open_min
-            change = self._step(Event.PROBE) if due and self._phase.state is State.OPEN else None
-            self._counts["refused"] += change is None
-            phase, error = self._phase, self._error
-        if change is None:
-            raise self._refusal(wait, error)
-        self._tell(change)
-        return phase
+        mine = Phase(State.HALF_OPEN)
+        try:
+            with self._lock:
+                if self._phase.state is State.CLOSED:
+                    return self._phase
+                lost = self._give_up_lost_probe()
+                wait = self._reopens - self._now()
+                due = wait <= 0 if may_probe else wait <= -self.config.open_min
+                change = self._step(Event.PROBE, mine) if due and self._phase.state is State.OPEN else None
+                self._counts["refused"] += change is None
+                error = self._error
+            self._tell(lost)
+            if change is None:
+                raise self._refusal(wait, error)
+            self._tell(change)
+        except BaseException:
+            self.abandon(mine)  # an interruption, or a listener's error: nobody would say how the probe went
+            raise
+        return mine
+
+    def _give_up_lost_probe(self) -> Change | None:
+        assert self._lock.locked()
+        if self._phase.state is State.HALF_OPEN and self._now() >= self._lost_at:
+            return self._step(Event.ABANDON)
+        return None
 
     def _refusal(self, wait: float, error: str | None) -> CircuitOpen:
         wait = max(0.0, wait)
@@ -263,8 +281,8 @@ class CircuitBreaker:
         calls = failed + sum(at > start for at in tuple(self._successes))
         return calls >= config.min_calls and failed >= config.failure_share * calls
 
-    def _step(self, event: Event) -> Change:
-        """The one place that changes the state."""
+    def _step(self, event: Event, phase: Phase | None = None) -> Change:
+        """The one place that changes the state, and at once: a Ctrl-C comes before or after. *phase* is the new one."""
         assert self._lock.locked()
         before = self._phase.state
         after = TRANSITIONS[before, event]
@@ -276,9 +294,12 @@ class CircuitBreaker:
             self._failures.clear()
         self._counts["trips"] += event is Event.TRIP
         self._counts["probes"] += event is Event.PROBE
-        self._phase = Phase(after)
-        wait = max(0.0, self._reopens - self._now()) if after is State.OPEN else 0.0
-        return Change(self.name, before, after, self._error, wait)
+        now = self._now()
+        self._lost_at = now + LOST
+        wait = max(0.0, self._reopens - now) if after is State.OPEN else 0.0
+        change = Change(self.name, before, after, self._error, wait)
+        self._phase = phase or Phase(after)
+        return change
 
     def _open(self, event: Event) -> None:
         assert self._lock.locked()

@@ -42,11 +42,11 @@ class GuardedPost:
         try:
             permit = self._permit(path)
             answer = self._post(path, body, bearer)
+            status, headers, _ = answer
+            answered(status, headers, self._clock.epoch(), self._breaker, phase, permit)
         except BaseException as error:
             self._lost(error, phase, permit)
             raise
-        status, headers, _ = answer
-        answered(status, headers, self._clock.epoch(), self._breaker, phase, permit)
         return answer
 
     def _permit(self, path: str) -> Permit:

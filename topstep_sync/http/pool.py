@@ -6,6 +6,7 @@ not, and nobody can tell; so a connection that comes near that age is closed her
 
 import queue
 import threading
+from collections import deque
 from http.client import HTTPException
 from typing import Any, Final
 
@@ -25,6 +26,32 @@ class Here(threading.local):
     watched: Watched | None = None
     sent: bool | None = None
     """Whether its request may have left; False: the connection does not stand yet. None: no pool of ours was asked."""
+
+
+class Stack:
+    """The idle connections of a pool, last in first out; where `queue.LifoQueue` would be, and without a lock.
+
+    A Ctrl-C at the wrong moment leaves the lock of a `queue` closed, and every later call hangs. Putting and taking are
+    single steps here. Never waits: our pools do not block.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self.maxsize = maxsize
+        self.queue: deque[Any] = deque()
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if 0 < self.maxsize <= len(self.queue):  # two threads at once may put one more, which hurts nobody
+            raise queue.Full
+        self.queue.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self.queue.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        return len(self.queue)
 
 
 class Keeper:
@@ -58,6 +85,7 @@ class Keeper:
 class KeptPool(HTTPConnectionPool):
     """A pool over plain TCP."""
 
+    QueueCls = Stack  # type: ignore[assignment]
     keeper: Keeper
 
     def _get_conn(self, timeout: float | None = None) -> Any:

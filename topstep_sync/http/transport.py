@@ -84,7 +84,7 @@ class Transport(HTTPAdapter):
                 raise (self._too_late() if here.sent is False else self._cut_off()) from error
             raise
         finally:
-            here.watched = None
+            watched.over, here.watched = True, None
             self._watch.leave(watched)
         return response
 

@@ -14,7 +14,7 @@ from topstep_sync.models import Token
 
 
 class Permit(Protocol):
-    """What a limiter hands out; exactly one of these is called."""
+    """What a limiter hands out. One of these is called; what is called after it changes nothing."""
 
     def done(self) -> None: ...
     def refund(self) -> None: ...
@@ -54,8 +54,8 @@ class Trip:
     """One call on its way: what was asked, and what has happened so far."""
 
     __slots__ = (
-        "bearer", "count", "deadline", "must_try", "own", "path", "priority", "replayed", "request", "route",
-        "wire_time",
+        "bearer", "count", "deadline", "must_try", "own", "path", "permit", "phase", "priority", "replayed", "request",
+        "route", "wire_time",
     )  # fmt: skip
 
     def __init__(self, request: requests.PreparedRequest, base: str, deadline: Deadline) -> None:
@@ -70,6 +70,8 @@ class Trip:
             self.route = route(self.path)
             self.priority, self.must_try = self.route.priority, self.route.must_try
         self.count = 0
+        self.phase: Phase | None = None  # of this attempt, as is the permit
+        self.permit: Permit | None = None
         self.own = False  # whether the bearer is ours to stamp
         self.bearer: Token | None = None
         self.replayed = False

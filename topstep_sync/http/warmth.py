@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from topstep_sync.clock import SYSTEM_CLOCK, Clock
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Signal
 from topstep_sync.http import forks
 
 log = logging.getLogger("topstep_sync.http")
@@ -31,7 +31,7 @@ class Warmth:
         self._clock = clock
         forks.remember(self)
         self._lock = threading.Lock()  # guards the two below
-        self._stop: threading.Event | None = None
+        self._stop: Signal | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -42,8 +42,8 @@ class Warmth:
     def start(self) -> None:
         """The first ping is on its way; nothing when it is on already."""
         with self._lock:
-            if self._stop is None:
-                self._stop = threading.Event()
+            if self._stop is None or self._thread is None or not self._thread.is_alive():  # its start was interrupted
+                self._stop = Signal()
                 self._thread = threading.Thread(target=self._run, args=(self._stop,), name=NAME, daemon=True)
                 self._thread.start()
 
@@ -59,8 +59,8 @@ class Warmth:
         self._lock = threading.Lock()
         self._stop = self._thread = None
 
-    def _run(self, stop: threading.Event) -> None:
-        while not stop.is_set():
+    def _run(self, stop: Signal) -> None:
+        while self._stop is stop and not stop.is_set():
             try:
                 self._ping()
             except Exception as error:

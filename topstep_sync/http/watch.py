@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import Any, Final
 
-from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock, Signal
 
 log = logging.getLogger("topstep_sync.http")
 
@@ -22,13 +22,15 @@ LOOK: Final = 0.25
 class Watched:
     """One reply that somebody waits for."""
 
-    __slots__ = ("at", "connection", "cut")
+    __slots__ = ("at", "connection", "cut", "over")
 
     def __init__(self, at: float) -> None:
         self.at = at
         self.connection: Any = None
         self.cut = False
         """Whether it was ended by the watch."""
+        self.over = False
+        """Whether nobody waits any more; said by one assignment, as a Ctrl-C may prevent what is to follow."""
 
 
 class Watch:
@@ -43,7 +45,7 @@ class Watch:
         self._lock = threading.Lock()  # guards connections being cut or taken back, and the thread's coming and going
         self._current: dict[Watched, None] = {}  # written without the lock: adding and removing a key is atomic
         self._planned = FOREVER  # when the thread looks next; infinity: there is none, or it is about to look
-        self._wake = threading.Event()
+        self._wake = Signal()
         self._thread: threading.Thread | None = None
         self.closed = False
         """Whether `close` was called."""
@@ -80,10 +82,10 @@ class Watch:
         with self._lock:
             if self.closed:
                 return
-            if self._thread is None:
-                self._planned = at
+            if self._thread is None or not self._thread.is_alive():  # or its start was interrupted
                 self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
                 self._thread.start()
+                self._planned = at  # afterwards: with nobody to look, the next call must try again
             elif at < self._planned:
                 self._planned = at
                 self._wake.set()
@@ -93,16 +95,22 @@ class Watch:
             with self._lock:
                 self._planned = FOREVER
                 self._wake.clear()
-                earliest = min((watched.at for watched in list(self._current)), default=FOREVER)
+                earliest = min((watched.at for watched in self._waiting()), default=FOREVER)
                 if self.closed or earliest == FOREVER:
                     self._thread = None
                     return
                 self._planned = min(earliest, self._clock.monotonic() + LOOK)
             self._clock.wait(self._wake, min(LOOK, earliest - self._clock.monotonic()))
             now = self._clock.monotonic()
-            for watched in [w for w in list(self._current) if w.at <= now]:
+            for watched in [w for w in self._waiting() if w.at <= now]:
                 self._current.pop(watched, None)
                 self._cut(watched)
+
+    def _waiting(self) -> list[Watched]:
+        """The replies that are waited for; what was not taken out is, now."""
+        for watched in [w for w in list(self._current) if w.over]:
+            self._current.pop(watched, None)
+        return list(self._current)
 
     def _cut(self, watched: Watched) -> None:
         with self._lock:

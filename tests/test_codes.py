@@ -147,6 +147,26 @@ def test_classes(path: str, code: int, cls: type[Exception]) -> None:
     assert cls is type(failure(path, code))
 
 
+# Source: gateway-api.md 2.2: the name of a code → what a handler gets. After an unknown error it may have happened.
+CLASS_OF = {
+    "AccountNotFound": errors.AccountNotFound, "ContractNotFound": errors.ContractNotFound,
+    "OrderNotFound": errors.OrderNotFound, "PositionNotFound": errors.PositionNotFound,
+    "UnitInvalid": errors.BadBarRequest, "UnitNumberInvalid": errors.BadBarRequest,
+    "LimitInvalid": errors.BadBarRequest, "OrderRejected": errors.OrderRejected, "Rejected": errors.OrderRejected,
+    "InsufficientFunds": errors.InsufficientFunds, "AccountViolation": errors.AccountViolation,
+    "OutsideTradingHours": errors.OutsideTradingHours, "OrderPending": errors.OrderPending,
+    "Pending": errors.OrderPending, "UnknownError": errors.OrderPending, "ContractNotActive": errors.ContractNotActive,
+    "AccountRejected": errors.AccountRejected, "InvalidCloseSize": errors.InvalidCloseSize,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "code", "name"), [entry for entry in ALL if entry[1] > 0])
+def test_every_code_has_its_class(path: str, code: int, name: str) -> None:
+    """At every endpoint every code raises the class of its meaning; those of a login are all about authentication."""
+    expected = errors.AuthenticationError if path.startswith("/api/Auth/") else CLASS_OF[name]
+    assert expected is type(failure(path, code))
+
+
 # Source: gateway-api.md 2.3, the texts of code 2 (place) and 3 (modify).
 @pytest.mark.parametrize(
     ("text", "cls"),

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_codes import ALL, ENUM_OF
 
 from topstep_sync import errors
 from topstep_sync.api.results import Change
+from topstep_sync.codes import failure
+from topstep_sync.messages import Reply
 from topstep_sync.models import OrderStatus
 from topstep_sync.session import Session
 from topstep_sync.testing import Gateway
@@ -145,12 +148,10 @@ def test_changes_are_read_back(gateway: Gateway, session: Session) -> None:
 def test_waiting_for_a_fill(gateway: Gateway, session: Session, hub: bool) -> None:
     """`wait` ends when the market reaches the price: by one look where the hub tells, else by polling."""
     order = session.orders.buy(704, MNQ, 1, limit_price=20990.0)
-    timer = threading.Timer(0.7, gateway.set_price, (MNQ, 20990.0))
-    timer.start()
+    session.listen(lambda event: gateway.set_price(MNQ, 20990.0))  # once the first look has been
     filled = session.orders.wait(order, timeout=10)
     assert (OrderStatus.FILLED, 20990.0) == (filled.status, filled.filled_price)
-    assert hub == (calls(gateway, "Order/searchById") == 1)
-    timer.join()
+    assert (1 if hub else 2) == calls(gateway, "Order/searchById")
 
 
 @pytest.mark.parametrize("part", [True, False])
@@ -258,6 +259,20 @@ def test_a_killed_process_is_recovered(gateway: Gateway, session: Session, tmp_p
         assert [("entry-1", "accepted")] == [(found.custom_tag, found.state.value) for found in recovered]
         assert [recovered[0].order.id] == [order.id for order in gateway.executed_orders]
         assert [] == next_one.orders.recover()
+
+
+# Logging in and out is the token manager's affair, and tested there.
+@pytest.mark.parametrize("path", [path for path in ENUM_OF if not path.startswith("/api/Auth/")])
+def test_every_code_of_every_endpoint(gateway: Gateway, session: Session, path: str) -> None:
+    """Whatever documented code an endpoint answers with, the caller gets its error, with code, name and fate."""
+    session.accounts.search()
+    for _, code, name in (entry for entry in ALL if entry[0] == path and entry[1] > 0):
+        expected = failure(path, code, "why")
+        with gateway.faults.add(path, "code", error_code=code, message="why"), pytest.raises(type(expected)) as caught:
+            session.call(path, None, Reply)
+        found = caught.value
+        assert (code, name, "why") == (found.error_code, found.error_name, found.error_message)
+        assert (str(expected), expected.fate) == (str(found), found.fate)
 
 
 def test_the_typed_rooms(gateway: Gateway, session: Session) -> None:

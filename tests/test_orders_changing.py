@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from gateway_model import ACCOUNT, MES, MNQ, GatewayModel
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from topstep_sync import errors
@@ -63,14 +64,18 @@ def test_an_order_that_has_ended_says_how(
 def test_a_lost_cancellation_is_read_back(model: GatewayModel, rooms: Rooms, order: PlacedOrder, fault: str) -> None:
     """When the reply is lost the order is looked at, and is found cancelled."""
     model.faults["Order/cancel"] = [fault]
-    assert Change.DONE is rooms.orders.cancel(order).change
+    result = rooms.orders.cancel(order)
+    assert (Change.DONE, OrderStatus.CANCELLED) == (result.change, result.status)
+    assert result.order is UNSET or OrderStatus.CANCELLED is result.order.status
     assert [f"cancel {order.id}"] == model.executed[1:]
 
 
 def test_a_cancellation_that_never_arrived_is_repeated(model: GatewayModel, rooms: Rooms, order: PlacedOrder) -> None:
     """An order that still works after a lost cancellation is cancelled again: the second changes nothing else."""
     model.faults["Order/cancel"] = ["dropped", "dropped"]
-    assert Change.DONE is rooms.orders.cancel(order).change
+    result = rooms.orders.cancel(order)
+    assert (Change.DONE, OrderStatus.CANCELLED) == (result.change, result.status)
+    assert result.order is UNSET or OrderStatus.CANCELLED is result.order.status
     assert 3 == paths(model).count("Order/cancel")
 
 

@@ -297,6 +297,15 @@ def test_bars_are_the_gateways(gateway: Gateway, session: Session) -> None:
     assert sorted({bar.t for bar in joined}) == [bar.t for bar in joined]
 
 
+def test_the_latest_price_is_the_markets(gateway: Gateway, session: Session) -> None:
+    """Where prices count from the market, it is the market that the simulator fills at, moved by hand or not."""
+    gateway.set_price(MNQ, 20123.25)
+    assert 20123.25 == session.history.last_price(MNQ)
+    placed = session.orders.buy(704, MNQ, 1, stop_loss_price=20113.25, take_profit_price=20143.25)
+    assert (-40, 80) == (placed.stop_loss_bracket.ticks, placed.take_profit_bracket.ticks)
+    assert 20133.25 == session.orders.buy(704, MNQ, 1, trail_ticks=40).trail_price
+
+
 @pytest.mark.gateway(market_rate=0.0, hours="cme")
 def test_bars_of_trading_hours_have_no_holes(session: Session) -> None:
     """The simulator's trading hours and the calendar's agree over an ordinary week."""

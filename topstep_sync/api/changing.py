@@ -55,8 +55,8 @@ class Changer:
                 raise error
             if lost and order.status is not OrderStatus.PENDING_CANCELLATION:
                 again = self._attempt(CANCEL, request, timeout)
-                if again is None:
-                    return _cancelled(account_id, order_id, Change.DONE, order)
+                if again is None:  # what was read is from before
+                    return _cancelled(account_id, order_id, Change.DONE, None)
         if not lost:
             raise error
         raise self._unknown("the cancellation", order_id, CANCEL, error) from error

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from topstep_sync import messages
 from topstep_sync.models import OrderSortField, SortDirection, given
-from topstep_sync.simulator.bars import bars
+from topstep_sync.simulator.bars import SECONDS, bars
 from topstep_sync.simulator.binding import Binder, BindingError
 from topstep_sync.simulator.tokens import Claims, TokenFault, Verdict
 from topstep_sync.simulator.world import World
@@ -116,8 +116,19 @@ def retrieve_bars(call: Call) -> Content:
     if not 0 < request.limit <= MAX_BARS:
         return done({"bars": None}, 4)
     always = world.settings.hours == "always"
-    found = bars(instrument, request, world.clock.epoch(), world.settings.seed, always=always)
+    now = world.clock.epoch()
+    found = bars(instrument, request, now, world.settings.seed, always=always)
+    length = SECONDS[request.unit] * request.unit_number
+    reaches_now = request.include_partial_bar and request.end_time.timestamp() >= now // length * length
+    market = world.markets.known(instrument.id)
+    if found and reaches_now and market and market.priced:
+        found[0] = _forming(found[0], instrument.price(market.last))
     return done({"bars": found})
+
+
+def _forming(bar: dict[str, Any], last: float) -> dict[str, Any]:
+    """The newest bar ends where the market stands: whoever takes its close for the latest price must not be misled."""
+    return {**bar, "h": max(bar["h"], last), "l": min(bar["l"], last), "c": last}
 
 
 MAX_BARS: Final = 20_000

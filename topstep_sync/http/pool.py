@@ -6,7 +6,6 @@ not, and nobody can tell; so a connection that comes near that age is closed her
 
 import queue
 import threading
-from collections import deque
 from http.client import HTTPException
 from typing import Any, Final
 
@@ -28,16 +27,14 @@ class Here(threading.local):
     """Whether its request may have left; False: the connection does not stand yet. None: no pool of ours was asked."""
 
 
-class Stack:
-    """The idle connections of a pool, last in first out; where `queue.LifoQueue` would be, and without a lock.
+class Stack(queue.LifoQueue[Any]):
+    """The idle connections of a pool: the queue that urllib3 uses, without its lock.
 
     A Ctrl-C at the wrong moment leaves the lock of a `queue` closed, and every later call hangs. Putting and taking are
     single steps here. Never waits: our pools do not block.
     """
 
-    def __init__(self, maxsize: int = 0) -> None:
-        self.maxsize = maxsize
-        self.queue: deque[Any] = deque()
+    queue: list[Any]
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         if 0 < self.maxsize <= len(self.queue):  # two threads at once may put one more, which hurts nobody

@@ -7,6 +7,7 @@ sees every instruction, so it can raise at exactly these moments; once, as the i
 import contextlib
 import dis
 import functools
+import gc
 import itertools
 import sys
 import threading
@@ -23,7 +24,14 @@ BY_SLOT = ("__init__", "__new__", "__call__")
 
 # Not ours to mend: an interruption leaves a lock of `logging` closed, is swallowed in a callback of a weak set, and
 # leaves a thread behind that never ends where it meets `Thread.start`.
-SPARED = (("logging", ""), ("_weakrefset", ""), ("threading", "Thread."), ("_pytest", ""), ("coverage", ""))
+SPARED = (
+    ("logging", ""),
+    ("_weakrefset", ""),
+    ("weakref", ""),
+    ("threading", "Thread."),
+    ("_pytest", ""),
+    ("coverage", ""),
+)
 
 
 def looks(code: CodeType, offset: int) -> bool:
@@ -60,11 +68,13 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         self._before = sys.gettrace()
         self._top = sys._getframe(1)
+        gc.disable()  # what is finalized meanwhile swallows an interruption, and is no part of what is tried
         sys.settrace(self._begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(self._before)
+        gc.enable()
         self._last.clear()
         self._spared.clear()
 

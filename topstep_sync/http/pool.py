@@ -82,7 +82,7 @@ class Keeper:
 class KeptPool(HTTPConnectionPool):
     """A pool over plain TCP."""
 
-    QueueCls = Stack  # type: ignore[assignment]
+    QueueCls = Stack
     keeper: Keeper
 
     def _get_conn(self, timeout: float | None = None) -> Any:

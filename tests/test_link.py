@@ -10,6 +10,7 @@ import pytest
 from rude_hub import RS, Peer, RudeHub, call, frame, record, soon
 
 from topstep_sync.clock import FOREVER, ManualClock
+from topstep_sync.errors import ConnectionLost
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.lifecycle import State
 
@@ -45,6 +46,12 @@ class Held:
         self.clock.advance(seconds)
         self.manager.wake()
 
+    def send(self, peer: Peer, target: str) -> None:
+        """A call has gone out now, and nothing before it."""
+        self.manager.send(target)
+        assert target == peer.read_record().get("target")
+        assert soon(lambda: self.manager.link is not None and self.manager.link._sent_at == self.clock.monotonic())
+
     def byte(self, peer: Peer) -> None:
         """One byte of the hub's, a pong, has come in now."""
         peer.raw(frame(b"", 10))
@@ -73,11 +80,9 @@ def test_only_silence_of_ours_is_broken_by_a_ping(held: Callable[..., Held]) -> 
     peer = made.shaken()
     for target in ("A", "B", "C"):
         made.later(14.0)
-        made.manager.send(target)
-        assert target == peer.read_record().get("target")
+        made.send(peer, target)
     made.later(14.9)
-    made.manager.send("D")
-    assert "D" == peer.read_record().get("target")
+    made.send(peer, "D")
     made.later(15.0)
     assert PING == peer.read_record()
 
@@ -153,6 +158,20 @@ def test_no_record_bears_the_token(held: Callable[..., Held]) -> None:
     assert 2 == made.manager.result(call_)
 
 
+def test_what_was_sent_before_disconnecting_is_sent(held: Callable[..., Held], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even when the connection's thread had no turn in between; a call then ends without its answer, and says so."""
+    made = held()
+    peer = made.shaken()
+    monkeypatch.setattr(made.manager, "wake", lambda: None)
+    made.manager.send("Last")
+    asked = made.manager.start_call("Echo", 1)
+    made.manager.disconnect()
+    assert ["Last", "Echo"] == [peer.read_call()["target"] for _ in range(2)]
+    assert ({"type": 7}, "close") == (peer.read_record(), peer.until_end())
+    with pytest.raises(ConnectionLost, match="before the hub answered"):
+        made.manager.result(asked)
+
+
 class Ending:
     """A sink that ends its connection from the owner's thread, as soon as anything comes."""
 
@@ -196,7 +215,9 @@ def test_the_handshake_is_given_up_by_the_clock(hub: RudeHub, held: Callable[...
     peer = hub.upgraded()
     assert {"protocol": "json", "version": 1} == peer.read_record()
     made.later(15.0)
-    early = hub.upgraded()
+    while hub.silent(0.05):  # its time began only after we read it
+        made.later(15.0)
+    early = hub.peers[-1].read_request().answer()
     early.read_record()
     early.raw(frame(call("Early") + b"{}" + RS))
     made.shaken()

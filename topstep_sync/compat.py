@@ -14,11 +14,14 @@ What differs, each on purpose:
 * `start` returns once the hub has accepted the handshake, and raises `HubConnectionError` when there is no connection
   within 10 s. `stop` returns within a second, whatever the connection is doing.
 * Callbacks run one after the other on a thread of their own. A slow one delays the later ones, not the connection.
-* The token function is called for every attempt to connect, and the token is sent in that attempt's header only.
+* The token function is called for every attempt to connect, and the token is sent in that attempt's header only. What
+  it raises comes out of `start`, as before; later it counts as a failed attempt.
 * `send` and `invoke` raise `HubConnectionError` while there is no connection; nothing is dropped in silence. A call
   whose connection ends before the answer ends in `on_error`.
 * Targets match in any case of their letters, as in the official clients.
 * There is no negotiation, and only WebSockets and JSON: other transports and MessagePack are refused by `build`.
+* `configure_proxies` changes nothing (it did not for WebSockets before): proxies are those of the environment. Nor does
+  `socket_trace`: what is traced would bear the token.
 """
 
 import logging
@@ -26,7 +29,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from topstep_sync.errors import ConnectionLost, MissingExtra, StreamError
+from topstep_sync.errors import AuthenticationError, ConnectionLost, MissingExtra, StreamError
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.link import Call
@@ -37,6 +40,7 @@ try:
     from signalrcore.hub.handlers import StreamHandler
     from signalrcore.hub_connection_builder import HubConnectionBuilder as _Builder
     from signalrcore.messages.completion_message import CompletionMessage
+    from signalrcore.messages.invocation_message import InvocationMessage
     from signalrcore.protocol.json_hub_protocol import JsonHubProtocol
     from signalrcore.subject import Subject
     from signalrcore.transport.reconnection import IntervalReconnectionHandler
@@ -102,8 +106,11 @@ class HubConnection(BaseHubConnection):  # type: ignore[misc]
         settings: dict[str, Any],
     ) -> None:
         super().__init__(url, skip_negotiation=True, headers=headers, ssl_context=ssl_context)
+        self._login = token
+        self._starting = False
+        self._refusal: Exception | None = None  # what the token function raised while `start` waited
         self._manager = SignalRConnectionManager(
-            token,
+            None if token is None else self._token,
             self._route,
             settings,
             url="http" + url.removeprefix("http").removeprefix("ws"),
@@ -122,19 +129,34 @@ class HubConnection(BaseHubConnection):  # type: ignore[misc]
 
         Raises:
             HubConnectionError: there is no connection; the message says why.
+            Exception: whatever the token function raised.
         """
         if self._manager.state is State.CONNECTED:
             _log.warning("already connected")
             return False
+        self._starting, self._refusal = True, None
         try:
             if self._manager.connect(timeout=_WAIT):
                 return True
+            reason = self._manager.reason
+            words = f"no connection within {_WAIT:g} s{f': {reason}' if reason else ''}"
         except StreamError as error:
-            self._manager.disconnect()
-            raise HubConnectionError(str(error)) from None
-        reason = self._manager.reason
+            words = str(error)
+        finally:
+            self._starting = False
         self._manager.disconnect()
-        raise HubConnectionError(f"no connection within {_WAIT:g} s{f': {reason}' if reason else ''}")
+        raise self._refusal or HubConnectionError(words)
+
+    def _token(self) -> str:
+        """The user's token; while `start` waits, what it raises is the end."""
+        assert self._login is not None
+        try:
+            return self._login()
+        except Exception as error:
+            if not self._starting:
+                raise
+            self._refusal = error
+            raise AuthenticationError("the token function failed") from error
 
     def stop(self) -> None:
         """Disconnected, within a second."""
@@ -164,7 +186,7 @@ class HubConnection(BaseHubConnection):  # type: ignore[misc]
             result.invocation_id, result.message = arguments.invocation_id, arguments
             return result
         self._call(method, arguments, key=result.invocation_id, on_done=lambda call: self._done(call, on_invocation))
-        result.message = arguments
+        result.message = InvocationMessage(result.invocation_id, method, arguments, headers={})
         return result
 
     def stream(self, event: str, event_params: list[Any]) -> StreamHandler:

@@ -8,7 +8,7 @@ has arrived. Other threads only append to the outbox and wake the owner.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import websocket
@@ -285,14 +285,21 @@ class Link:
     def _post(self) -> None:
         """Send what other threads asked for."""
         outbox = self._outbox
+        if outbox.texts or outbox.calls:
+            for text in self._asked():
+                self._send(text)
+        while outbox.cancelled:
+            self._cancel(outbox.cancelled.popleft())
+
+    def _asked(self) -> Iterator[str]:
+        """The records that other threads asked for; each leaves the outbox as it is taken."""
+        outbox = self._outbox
         while outbox.texts:
-            self._send(outbox.texts.popleft())
+            yield outbox.texts.popleft()
         while outbox.calls:
             call = outbox.calls.popleft()
             make = signalr.invocation if call.on_item is None else signalr.stream_invocation
-            self._send(make(call.target, call.arguments, self._pend(call, call.at)))
-        while outbox.cancelled:
-            self._cancel(outbox.cancelled.popleft())
+            yield make(call.target, call.arguments, self._pend(call, call.at))
 
     def _cancel(self, call: Call) -> None:
         for key in [key for key, pending in self._pending.items() if pending.call is call]:
@@ -347,7 +354,8 @@ class Link:
     def end(self, polite: bool) -> None:
         """The socket is closed and nobody waits for an answer any more. Nothing is resent."""
         if polite:
-            self._ws.goodbye(signalr.CLOSE)
+            # Who sends and then disconnects means both; the owner may not have had a turn in between.
+            self._ws.goodbye(*(self._asked() if self._handshaken else ()), signalr.CLOSE)
         else:
             self._ws.drop()
         for pending in self._pending.values():

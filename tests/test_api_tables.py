@@ -61,6 +61,7 @@ def test_a_list_is_a_table() -> None:
     assert 1 + tables.HEAD + 1 + tables.TAIL == shown.count("<tr>")
     assert ("100 × Order" in shown, "custom_tag" in shown, "limit_price" in shown) == (True, False, True)
     assert "<i>nothing</i>" == Rows()._repr_html_()
+    assert '"></td>' in Rows([ORDER, replace(ORDER, limit_price=UNSET)])._repr_html_()
 
 
 def test_a_list_is_a_list() -> None:

@@ -509,6 +509,26 @@ def test_verify_asks_every_account_about_a_tag_it_does_not_know(model: GatewayMo
     assert None is rooms.orders.verify("never-heard-of", since="2026-01-01")
 
 
+def test_two_look_for_the_same_order(model: GatewayModel, rooms: Rooms) -> None:
+    """Who looked a moment too early, while another thread has found the order, looks again and finds it, too."""
+    model.faults = {"Order/place": ["dropped"], "Order/search": ["500"] * 6}
+    with pytest.raises(errors.OrderStateUnknown) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    model.faults = {}
+    request = next(request for path, request in model.calls if path == "/api/Order/place")
+    plain, found = model.do_order_search, []
+
+    def meanwhile(search: Any) -> Any:
+        before = plain(search)
+        if not model.orders:
+            model.do_order_place(request)
+            found.append(rooms.orders.verify(caught.value.tag))
+        return before
+
+    model.do_order_search = meanwhile  # type: ignore[method-assign]
+    assert [rooms.orders.verify(caught.value.tag, wait=False)] == found
+
+
 def test_verify_that_cannot_look_is_unknown(model: GatewayModel, rooms: Rooms) -> None:
     """`verify` says "absent" only when every look-up answered."""
     model.faults["Order/search"] = ["500"] * 9

@@ -316,6 +316,19 @@ def test_a_blind_guard_refuses() -> None:
     assert (0, True) == (sent(model), isinstance(caught.value.__cause__, errors.TransientError))
 
 
+def test_a_guard_that_is_blind_to_the_loss_lets_out() -> None:
+    """While the day's fills cannot be read nothing new is taken, and a position can still be closed by an order."""
+    model = GatewayModel()
+    rooms = guarded(model, max_daily_loss=100.0)
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    model.faults["Trade/search"] = ["500"] * 2
+    with pytest.raises(errors.RiskRefused, match=r"cannot be found out \(TransientError: 500\)") as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert isinstance(caught.value.__cause__, errors.TransientError)
+    rooms.orders.sell(ACCOUNT, MNQ.id, 1)
+    assert {} == model.positions
+
+
 def test_a_bigger_order_is_new_risk() -> None:
     """Making an order bigger is checked like a new one; making it smaller, or moving it, is not."""
     model = GatewayModel()

@@ -201,8 +201,9 @@ class Guard:
 
     def _enter(self, claim: Claim, doubtful: Doubtful) -> None:
         """*claim* counts from now on. Between its last look at the other claims and that, there is no gap."""
-        rule = self._by_size(claim.size) or self._by_time()
-        rule = rule or self.sure(lambda: self._by_loss(claim.account_id))
+        rule, cause = self._by_size(claim.size) or self._by_time(), None
+        if rule is None:
+            rule, cause = self._by_loss(claim.account_id)
         if rule is None and self._config.max_position is None:
             with self._lock:
                 self._claims.append(claim)
@@ -213,7 +214,7 @@ class Guard:
                 return
             if not again:
                 break
-        raise RiskRefused(f"the daily guard forbids new risk: {refusal}")
+        raise RiskRefused(f"the daily guard forbids new risk: {refusal}") from cause
 
     def _judged(self, claim: Claim, rule: str | None, doubtful: Doubtful) -> tuple[str | None, bool]:
         """Why *claim* is refused, or `None` when it was entered; and whether another reading might say otherwise."""
@@ -271,13 +272,18 @@ class Guard:
             return None
         return f"it is {local:%H:%M} in Chicago; new risk is taken from {begin or '00:00'} until {end or '24:00'}"
 
-    def _by_loss(self, account_id: int) -> str | None:
+    def _by_loss(self, account_id: int) -> tuple[str | None, TopstepError | None]:
         most = self._config.max_daily_loss
         if most is None:
-            return None
+            return None, None
         now = datetime.fromtimestamp(self._clock.epoch(), UTC)
-        result = earned(self._trades(account_id, day_start(now)))
-        return f"{-result:.2f} lost since 17:00 Chicago; max_daily_loss is {most:.2f}" if -result >= most else None
+        try:
+            result = earned(self._trades(account_id, day_start(now)))
+        except TopstepError as error:  # no new risk then; a way out must stay open all the same
+            return f"what was lost today cannot be found out ({type(error).__name__}: {error})", error
+        if -result < most:
+            return None, None
+        return f"{-result:.2f} lost since 17:00 Chicago; max_daily_loss is {most:.2f}", None
 
 
 def _hint(net: int, before: int, side: OrderSide) -> str:

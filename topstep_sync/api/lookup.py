@@ -197,7 +197,8 @@ class Lookup:
                 raise
         # The largest page is not documented: whether that was what the gateway did not like, its own size tells.
         reply = self._optional(QUERY, replace(request, page_size=UNSET), OrdersReply, priority)
-        self._page_size.clear()
+        if reply is not None:
+            self._page_size.clear()
         return reply
 
     def _ask(self, path: str, request: Record, reply: type[R], priority: Priority | None = Priority.URGENT) -> R:

@@ -25,6 +25,7 @@ from topstep_sync.errors import (
     ConnectFailed,
     PermanentError,
     RateLimited,
+    ReplyLost,
     ReplyTimedOut,
     TransientError,
 )
@@ -350,8 +351,11 @@ def test_remembered_credentials_are_used(wire: responses.RequestsMock) -> None:
     ("error", "kind"),
     [
         (requests.ConnectionError("NewConnectionError: refused"), ConnectFailed),
-        (requests.exceptions.SSLError("bad certificate"), ConnectFailed),
-        (requests.exceptions.ProxyError("no proxy"), ConnectFailed),
+        (requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] unknown issuer"), ConnectFailed),
+        (requests.exceptions.SSLError("[SSL] bad record mac"), ReplyLost),
+        (requests.exceptions.ProxyError("Tunnel connection failed: 407"), ConnectFailed),
+        (requests.exceptions.ProxyError("Cannot connect to proxy: NewConnectionError: refused"), ConnectFailed),
+        (requests.exceptions.ProxyError("Unable to connect to proxy: RemoteDisconnected"), ReplyLost),
         (requests.ReadTimeout("slow"), ReplyTimedOut),
     ],
 )

@@ -189,6 +189,25 @@ MAYBE_SENT: list[tuple[Exception, type[errors.RequestError]]] = [
 ]
 
 
+@pytest.mark.parametrize(("trouble", "cls"), [*NEVER_SENT, *MAYBE_SENT])
+def test_a_connection_that_did_not_stand_was_sent_nothing(trouble: Exception, cls: type[errors.RequestError]) -> None:
+    """Where the pool knows that the request was not written yet, nothing was sent, whatever the trouble is called."""
+    error = from_exception(trouble, ORDER, sent=False)
+    assert error is not None
+    assert Fate.NOT_SENT is error.fate
+    assert isinstance(error, errors.ConnectFailed)
+    assert issubclass(cls, errors.ReplyTimedOut) <= isinstance(error, errors.ConnectTimedOut)
+
+
+@pytest.mark.parametrize(("trouble", "cls"), [*NEVER_SENT, *MAYBE_SENT])
+def test_a_connection_that_stood_may_have_been_sent_all(trouble: Exception, cls: type[errors.RequestError]) -> None:
+    """Where the request may have been written, its fate is unknown, whatever the trouble is called."""
+    error = from_exception(trouble, ORDER, sent=True)
+    assert error is not None
+    assert Fate.UNKNOWN is error.fate
+    assert isinstance(error, errors.ReplyLost)
+
+
 @pytest.mark.parametrize(("trouble", "cls"), NEVER_SENT)
 def test_what_was_never_sent_says_so(trouble: Exception, cls: type[errors.RequestError]) -> None:
     """Name, route, proxy and TLS trouble: the request never left, whatever wraps it."""

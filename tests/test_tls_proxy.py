@@ -1,6 +1,7 @@
 """TLS and proxies, real ones: private CAs, client certificates, wrong names, proxies with and without a password."""
 
 import contextlib
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import requests
 
 from tests.echo_server import EchoServer, running
 from topstep_sync.config import Config
-from topstep_sync.errors import Fate, ProxyFailed, RequestError, TlsFailed
+from topstep_sync.errors import ConnectTimedOut, Fate, ProxyFailed, RequestError, TlsFailed
 from topstep_sync.session import Session
 
 trustme = pytest.importorskip("trustme")
@@ -123,6 +124,18 @@ def test_a_wrong_host_name_is_refused(papers: Papers) -> None:
         with pytest.raises(TlsFailed, match=r"(?i)host ?name"):
             session.post(ORDER, json={})
         assert not server.seen
+
+
+def test_a_handshake_that_takes_too_long_was_sent_nothing() -> None:
+    """The server takes the connection and says nothing more: no order can have reached it, and the error says so."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        config = Config(base_url=url, retry={"max_attempts": 1}, http={"connect_timeout": 0.1, "read_timeout": 5.0})
+        with Session(config=config) as session:
+            session.tokens.adopt("token")
+            with pytest.raises(ConnectTimedOut) as caught:
+                session.post(ORDER, json={})
+    assert Fate.NOT_SENT is caught.value.fate
 
 
 @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")

@@ -67,8 +67,9 @@ class HttpConfig(Part):
     read_timeout: float = setting(20.0, positive)
     """Seconds between two bytes of a reply."""
     total_timeout: float = setting(90.0, positive)
-    """Seconds for a whole call: permit, token, attempts, backoff and body. A burst waits a whole window (60 s, up to
-    62 s at ASP.NET Core's own limiters) for its permits, so less than that refuses the 201st call of a minute."""
+    """Seconds for a whole call: permit, token, attempts, backoff and body. Not the specification's 60: a burst waits a
+    whole window (60 s, up to 62 s at ASP.NET Core's own limiters) for its permits, so less than that refuses the 201st
+    call of a minute; and a clock that began with the permit would bound no call as a whole."""
     pool_size: int = setting(32, positive)
     """Kept connections; as many as threads that call at once, else connections are thrown away."""
     max_idle: float = setting(100.0, positive)

@@ -105,7 +105,14 @@ def _translate(path: str, error: requests.RequestException) -> RequestError:
     return ReplyLost(f"{path}: the reply was lost ({said})", **facts)
 
 
+# What can only happen before the request is written. Neither "ProxyError" nor "SSLError" is among them: a proxy that
+# loses the reply, and a record that is garbled, have these names, too.
+_BEFORE: Final = (
+    "NewConnectionError", "NameResolutionError", "ConnectTimeoutError", "Tunnel connection failed",
+    "CERTIFICATE_VERIFY_FAILED", "HANDSHAKE_FAILURE", "WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "HTTP_REQUEST",
+)  # fmt: skip
+
+
 def _never_sent(error: requests.ConnectionError) -> bool:
-    if isinstance(error, (requests.exceptions.SSLError, requests.exceptions.ProxyError)):
-        return True
-    return "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
+    said = repr(error)
+    return any(word in said for word in _BEFORE)

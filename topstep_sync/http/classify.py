@@ -199,12 +199,14 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         waiting += [*found.args, getattr(found, "reason", None), found.__cause__]
 
 
-def from_exception(error: BaseException, endpoint: str = "", *, sent: bool = False) -> errors.RequestError | None:
+def from_exception(error: BaseException, endpoint: str = "", *, sent: bool | None = None) -> errors.RequestError | None:
     """The error for an exception of the transport; None for one that is no matter of the network.
 
     Args:
-        sent: the connection stood and was written to. Then the reply is lost, whatever the exception is called:
-            urllib3 takes a connection that a proxy ends without a reply for a proxy that was never reached.
+        sent: whether the connection stood, so that the request may have been written to it; `None`: not known.
+            True: the reply is lost, whatever the exception is called: urllib3 takes a connection that a proxy ends
+            without a reply for a proxy that was never reached. False: nothing was sent: a TLS handshake that takes too
+            long has the name of a reply that does.
     """
     if isinstance(error, errors.RequestError):
         return error
@@ -212,12 +214,22 @@ def from_exception(error: BaseException, endpoint: str = "", *, sent: bool = Fal
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     for kinds, cls, words in _RULES:
         if not names.isdisjoint(kinds) and not (sent and issubclass(cls, errors.ConnectFailed)):
-            return _transport_error(cls, words, chain, endpoint)
+            return _transport_error(*(_unsent(cls, words) if sent is False else (cls, words)), chain, endpoint)
     if not sent and "SSLError" in names and any(word in str(link).upper() for link in chain for word in _HANDSHAKE):
         return _transport_error(errors.TlsFailed, "no trusted TLS connection", chain, endpoint)
     if names.isdisjoint(_NETWORK):
         return None
-    return _transport_error(errors.ReplyLost, f"the connection broke; {_ACTED}", chain, endpoint)
+    lost = (errors.ReplyLost, f"the connection broke; {_ACTED}")
+    return _transport_error(*(_unsent(*lost) if sent is False else lost), chain, endpoint)
+
+
+def _unsent(cls: type[errors.RequestError], words: str) -> tuple[type[errors.RequestError], str]:
+    """What *cls* is where the connection did not stand yet."""
+    if issubclass(cls, errors.ConnectFailed):
+        return cls, words
+    if issubclass(cls, errors.ReplyTimedOut):
+        return errors.ConnectTimedOut, "no connection in time"
+    return errors.ConnectFailed, "no connection"
 
 
 def _transport_error(

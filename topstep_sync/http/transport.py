@@ -89,9 +89,9 @@ class Transport(HTTPAdapter):
         return response
 
     @property
-    def sent(self) -> bool:
-        """Whether the last attempt of this thread may have left, as its connection knows it."""
-        return bool(self._keeper.here.sent)
+    def sent(self) -> bool | None:
+        """Whether the last attempt of this thread may have left, as its connection knows it; None: it was not asked."""
+        return self._keeper.here.sent
 
     def _body(self, raw: Any) -> bytes:
         """The whole body, unless it is larger than allowed."""

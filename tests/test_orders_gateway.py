@@ -217,6 +217,18 @@ def test_the_kill_switch_is_over_in_time(gateway: Gateway, session: Session, pat
     assert (len(paths) == 1) == ({OrderStatus.CANCELLED} == {ended[order.id] for order in orders})
 
 
+def test_many_cancellations_that_hang_end_in_time(gateway: Gateway, session: Session) -> None:
+    """However many orders cannot be cancelled, the sweep is over when its time is, and says which were not tried."""
+    for number in range(120):
+        session.orders.buy(704, MNQ, 1, limit_price=20000.0 + number)
+    gateway.faults.add("Order/cancel", "slow", seconds=30.0, times=None)
+    gateway.faults.add("Order/v2/query", "slow", seconds=30.0, times=None)  # so that the first round takes a while
+    begun = time.monotonic()
+    report = session.orders.cancel_all(704, timeout=0.5)
+    assert 0.5 + 2.0 > time.monotonic() - begun
+    assert "the time was up" in str(report.failures)
+
+
 @pytest.mark.slow
 def test_every_thread_its_order(gateway: Gateway) -> None:
     """32 threads place orders while every third reply is lost: 32 orders, each once, none unknown."""

@@ -17,13 +17,14 @@ from topstep_sync.api.positions import CLOSE, PositionsApi
 from topstep_sync.api.results import Failure, Report
 from topstep_sync.api.seam import Call, patience
 from topstep_sync.clock import Clock, Deadline, Waitable
-from topstep_sync.errors import Fate, OrderNotFound, PositionNotFound, TopstepError
+from topstep_sync.errors import Fate, NotSent, OrderNotFound, PositionNotFound, TopstepError
 from topstep_sync.http.routes import Priority
 from topstep_sync.messages import ByOrder, ClosePosition, Reply
 from topstep_sync.models import Order, OrderStatus, Position, Record
 
 SIDE_BY_SIDE: Final = 8
 ROUND: Final = (0.1, 0.25, 0.5, 1.0)  # seconds between rounds; the last one repeats
+GRACE: Final = 0.5  # seconds after the deadline in which what had been begun may still be sent
 SETTLING: Final = 2.0  # GUESS: seconds until a confirmed close shows in the positions
 
 log = logging.getLogger("topstep_sync.orders")
@@ -154,6 +155,8 @@ class _Sweep:
                 yield Work(f"closing {position.contract_id}", position.contract_id, CLOSE, request)
 
     def _send(self, work: Work) -> TopstepError | None:
+        if self._owner.clock.monotonic() > self._deadline.at + GRACE:
+            return NotSent("the time was up before its turn came")
         timeout = patience(self._deadline)
         try:
             self._owner.call(work.path, work.request, Reply, priority=Priority.URGENT, must_try=True, timeout=timeout)

@@ -3,6 +3,7 @@
 import contextlib
 import email.utils
 import json
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from topstep_sync.errors import (
     ReplyTimedOut,
     TransientError,
 )
+from topstep_sync.http import classify
 from topstep_sync.models import Token
 from topstep_sync.redact import Secret
 
@@ -320,6 +322,23 @@ def test_a_date_that_is_nonsense(
     assert 0 < auth.login().expires_at - clock.epoch() <= DAY
 
 
+def test_a_date_without_a_zone_is_not_local_time(
+    wire: responses.RequestsMock, auth: GatewayAuth, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "-0000" says nothing of a zone; HTTP's dates are in UTC, wherever this machine stands."""
+    date = http_date(clock.epoch()).replace("GMT", "-0000")
+    wire.post(LOGIN, json=envelope(token=jwt(exp=clock.epoch() + 100)), headers={"Date": date})
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/Chicago")
+        time.tzset()
+        try:
+            assert clock.epoch() + 100 == auth.login().expires_at
+            assert clock.epoch() == pytest.approx(classify.http_date(date), abs=1.0)
+        finally:
+            patch.undo()
+            time.tzset()
+
+
 ################################################ credentials ################################################
 
 
@@ -379,7 +398,9 @@ FIELDS = st.dictionaries(
 
 @given(
     st.sampled_from([200, 200, 200, 204, 301, 400, 401, 404, 429, 500, 599]),
-    st.binary(max_size=60) | FIELDS.map(lambda fields: json.dumps(fields).encode()),
+    st.binary(max_size=60)
+    | st.just(b'{"more":' + b"[" * 9000)
+    | FIELDS.map(lambda fields: json.dumps(fields).encode()),
     st.dictionaries(st.sampled_from(["Date", "Retry-After"]), st.text(max_size=40)),
 )
 def test_any_answer_is_a_token_or_an_error_of_ours(status: int, body: bytes, headers: dict[str, str]) -> None:

@@ -40,6 +40,7 @@ def test_the_claims_of_a_jwt() -> None:
         "x." + base64.urlsafe_b64encode(b"\xff\xfe").decode() + ".y",
         "x." + base64.urlsafe_b64encode(b'{"exp": 1e999}').decode() + ".y",
         "x." + "A" * MAX_LENGTH + ".y",
+        "x." + base64.urlsafe_b64encode(b'{"more":' + b"[" * 8000).decode().rstrip("=") + ".y",
     ],
 )
 def test_no_jwt_has_no_claims(value: str) -> None:

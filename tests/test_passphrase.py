@@ -108,6 +108,15 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         find_key(None, None, "joe", environ={}, keyring=True)
 
 
+@pytest.mark.parametrize("which", ["passphrase", "api key"])
+def test_a_secret_that_is_not_utf8(which: str) -> None:
+    """A variable with odd bytes locks the file with these bytes; no error that would show it is raised."""
+    secrets = ("hunter\udcff", None) if which == "passphrase" else (None, "hunter\udcff")
+    found = find_key(*secrets, "joe", keyring=False, environ={})
+    assert found is not None
+    assert b"hunter\xff" == found.secret
+
+
 def test_no_secret_shows(ring: Ring) -> None:
     """The repr names the source and nothing else."""
     assert "KeySource(passphrase)" == repr(find_key("hunter2-hunter2", None, "joe"))

@@ -61,6 +61,8 @@ def test_anything_else_is_refused(service: Any) -> None:
         (datetime.fromtimestamp(NOW + 10), NOW + 10),
         (NOW + 10 * DAY, NOW + DAY),  # nothing is believed beyond a day
         ("tomorrow", NOW + DAY),
+        (float("nan"), NOW + DAY),
+        (float("inf"), NOW + DAY),
         (True, NOW + DAY),
     ],
 )

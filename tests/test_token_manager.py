@@ -833,3 +833,30 @@ def test_authenticate_that_fails_is_tried_again(clock: ManualClock) -> None:
     spec.works = True
     clock.advance(30.0)
     assert "spec-token-2" == manager.get_token()
+
+
+def test_a_service_that_says_its_token_has_expired_is_asked_once(clock: ManualClock) -> None:
+    """No storm of logins: the schedule decides, and the caller is told what is wrong."""
+    spec = SpecService()
+    spec._token_expiry = clock.epoch() - 1
+    manager = TokenManager(None, spec, clock=clock)
+    with pytest.raises(AuthUnavailable, match="clock"):
+        manager.get_token(deadline=5.0)
+    assert 1 == spec.calls
+
+
+def test_a_login_that_fails_at_once_again_and_again_ends_at_the_deadline(
+    service: FakeService, clock: ManualClock
+) -> None:
+    """With pauses of nothing the failures follow each other; the caller still leaves when its time is over."""
+
+    def fail() -> TransientError:
+        clock.advance(0.1)
+        return TransientError("down")
+
+    service.on_login = fail
+    manager = TokenManager({"backoff_seconds": (0.0,)}, service, clock=clock)
+    with pytest.raises(AuthUnavailable):
+        manager.get_token(deadline=1.0)
+    land()
+    assert 10 <= service.logins <= 12

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from topstep_sync.auth.token_policy import (
     DEATHS,
+    LOST,
     TRANSITIONS,
     Flight,
     Instant,
@@ -519,3 +520,48 @@ def test_the_mandatory_window_lies_within_the_advisory_one(life: float, passed: 
     """Whatever the life and the jitter, a refresh is due before the token is unusable."""
     advisory, mandatory = windows(token(life=life), TokenConfig(), START.epoch + passed, chance)
     assert advisory <= mandatory
+
+
+@pytest.mark.parametrize("life", [-DAY, -1.0, 0.0])
+def test_a_token_that_has_expired_already_is_a_failure(life: float) -> None:
+    """A login that brings nothing to use is repeated on the schedule, not at once and for ever."""
+    policy = TokenPolicy(TokenConfig())
+    policy.obtained(begin(policy, START), token(life=life), Source.NEW, START, 0.0)
+    verdict = policy.attend(START)
+    assert (TokenState.ERROR, False, 30.0) == (policy.state, verdict.start, verdict.wait)
+    assert "clock" in str(verdict.trouble)
+
+
+@pytest.mark.parametrize("how", ["over", "deserted", "too long"])
+def test_a_flight_that_will_never_land_is_replaced(how: str) -> None:
+    """Whoever flew it is gone, or hangs: the next caller begins anew, and a late landing changes nothing."""
+    policy, now = TokenPolicy(TokenConfig()), START
+    flight = begin(policy, now)
+    assert not policy.attend(now).start
+    if how == "too long":
+        flight.launched = True
+        assert not policy.attend(now.after(LOST - 1)).start
+        now = now.after(LOST)
+    else:
+        setattr(flight, how, True)
+    assert policy.attend(now).start
+    policy.obtained(begin(policy, now), token(now, value="b"), Source.NEW, now, 0.0)
+    policy.obtained(flight, token(now), Source.NEW, now, 0.0)
+    assert policy.token is not None
+    assert "b" == policy.token.value
+
+
+def test_a_flight_that_took_off_is_not_lost_with_its_starter() -> None:
+    """A Ctrl-C of the caller that started it comes too late to matter."""
+    policy = TokenPolicy(TokenConfig())
+    flight = begin(policy, START)
+    flight.launched = flight.deserted = True
+    assert (False, flight) == (policy.attend(START).start, policy.flight)
+
+
+def test_readers_look_again_when_a_refresh_in_the_background_is_lost() -> None:
+    """A refresh that hangs while the token is good is begun anew, not only when the token has run out."""
+    policy, late = logged_in(), START.after(DAY - HOUR)
+    begin(policy, late)
+    assert late.monotonic + LOST == policy.held().monotonic
+    assert policy.attend(late.after(LOST)).start

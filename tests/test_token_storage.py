@@ -506,3 +506,50 @@ def test_a_repr_without_secrets(store: TokenStorage, path: Path) -> None:
     store.save(token())
     assert f"TokenStorage(FileShelf({str(path)!r}))" == repr(store)
     assert VALUE not in json.dumps(repr(vars(store)))
+
+
+@pytest.mark.parametrize("until", [float("inf"), float("-inf"), float("nan")])
+def test_no_instant_is_not_stored(until: float, store: TokenStorage) -> None:
+    """JSON has no infinity, so what came back would count as damaged: it is refused before."""
+    store.store_token(VALUE, NOW + DAY)
+    with pytest.raises(ValueError, match="expires_at"):
+        store.store_token("another", until)
+    assert (VALUE, NOW + DAY) == store.load_token()
+
+
+def test_a_file_that_cannot_be_read_is_no_crash(
+    store: TokenStorage, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Permissions taken away: absent, and warned of once."""
+    store.store_token(VALUE, NOW + DAY)
+
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert (None, None, False) == (store.load_token(), store.load(), store.is_valid())
+    assert 1 == sum("Permission denied" in record.message for record in caplog.records)
+    assert (VALUE, NOW + DAY) == store.load_token()
+
+
+def test_a_path_through_a_file_holds_nothing(tmp_path: Path, clock: ManualClock) -> None:
+    """A folder of the path is a file: nothing is stored there, and nothing to remove."""
+    (tmp_path / "file").write_text("")
+    store = storage(tmp_path / "file" / "joe.token", clock)
+    assert (None, False) == (store.load_token(), store.is_valid())
+    store.clear_token()
+    with pytest.raises(OSError, match="file"):
+        store.store_token(VALUE, NOW + DAY)
+
+
+def test_a_planted_link_is_not_locked(path: Path, clock: ManualClock, tmp_path: Path) -> None:
+    """A link in place of the lock file: what it leads to is neither emptied nor locked."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path.parent.mkdir()
+    path.with_name(f"{path.name}.lock").symlink_to(victim)
+    store = storage(path, clock)
+    with store.lease(0.0) as alone:
+        assert not alone
+    assert "precious" == victim.read_text()

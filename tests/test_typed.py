@@ -110,3 +110,20 @@ def test_refused_credentials_reach_the_caller(server: EchoServer) -> None:
     refused = pytest.raises(errors.AuthenticationError, match="platform login")
     with Session("joe", "wrong", base_url=server.url) as session, refused:
         session.call(SEARCH, ASK, Reply)
+
+
+@pytest.mark.parametrize("body", [b'{"success":true,"more":' + b"[" * 9000, b'{"success":true,"errorMessage":"\xff"}'])
+def test_whatever_comes_instead_of_a_reply_is_a_bad_reply(session: Session, server: EchoServer, body: bytes) -> None:
+    """JSON that nests without end, or is not UTF-8: an error of this library's, for reads and for orders."""
+    server.script += [(200, {}, body)] * 4
+    for path, request in ((SEARCH, ASK), (CANCEL, ByOrder(account_id=1, order_id=2))):
+        with pytest.raises(errors.BadReply):
+            session.call(path, request, Reply)
+
+
+def test_a_login_by_hand_with_an_odd_reply_is_the_callers_to_read(session: Session, server: EchoServer) -> None:
+    """A reply that cannot be read is handed over as it came, and adopted by nobody."""
+    body = b'{"success":true,"token":"abc","more":' + b"[" * 9000
+    server.script += [(200, {}, body)]
+    assert body == session.post("/api/Auth/loginKey", json={"userName": "joe", "apiKey": "k"}).content
+    assert "token" == session.tokens.get_token()

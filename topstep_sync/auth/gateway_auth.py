@@ -5,6 +5,7 @@ or a code, and whether it rotates the token; both readings are handled.
 """
 
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
@@ -153,7 +154,7 @@ def _decode(path: str, body: bytes) -> tuple[int, str | None, Secret | None]:
     """Code, message and token of an envelope."""
     try:
         reply = _DECODERS[path].decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return NO_ENVELOPE, None, None
     value = getattr(reply, "token", None) or getattr(reply, "new_token", None)
     code = reply.error_code if reply.success else reply.error_code or FAILED
@@ -190,7 +191,9 @@ def _refusal(answer: _Answer, facts: dict[str, Any]) -> APIError:
 
 def _http_date(text: str | None) -> float | None:
     try:
-        return None if text is None else parsedate_to_datetime(text).timestamp()
+        date = None if text is None else parsedate_to_datetime(text)
+        # "-0000" gives a date without a zone, which would be taken for local time.
+        return None if date is None else (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -32,7 +32,7 @@ def claims(value: str) -> Claims:
         return Claims()
     try:
         return _DECODER.decode(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
         return Claims()
 
 

@@ -44,12 +44,17 @@ def find_key(
     """
     passphrase = Secret(passphrase or (os.environ if environ is None else environ).get(VARIABLE, ""))
     if passphrase:
-        return KeySource(SecretBytes(passphrase.encode()), Kdf.PBKDF2, "passphrase")
+        return KeySource(_bytes(passphrase), Kdf.PBKDF2, "passphrase")
     if keyring is not False:
         key = _from_keyring(account, required=keyring is True)
         if key is not None:
             return KeySource(SecretBytes(key), Kdf.HKDF, "keyring")
-    return KeySource(SecretBytes(api_key.encode()), Kdf.PBKDF2, "API key") if api_key else None
+    return KeySource(_bytes(api_key), Kdf.PBKDF2, "API key") if api_key else None
+
+
+def _bytes(text: str) -> SecretBytes:
+    """*text* as bytes; a variable that is not UTF-8 as the bytes it had, as an error would show it."""
+    return SecretBytes(text.encode("utf-8", "surrogateescape"))
 
 
 def _from_keyring(account: str, *, required: bool) -> bytes | None:

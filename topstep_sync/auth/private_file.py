@@ -33,7 +33,7 @@ def read(path: Path) -> bytes | None:
     """
     try:
         descriptor = os.open(path, _READ)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
@@ -75,7 +75,8 @@ def write(path: Path, content: bytes, clock: Clock) -> None:
 
 def remove(path: Path) -> None:
     """There is no *path*."""
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(NotADirectoryError):
+        path.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 

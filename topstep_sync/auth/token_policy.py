@@ -17,6 +17,7 @@ import msgspec
 
 from topstep_sync.clock import FOREVER
 from topstep_sync.config import TokenConfig
+from topstep_sync.errors import TransientError
 from topstep_sync.models import Token
 
 JITTER: Final = 0.05  # share of the advisory window over which processes spread (azure-core: 0-60 s per token)
@@ -29,6 +30,9 @@ MIN_PAUSE: Final = 1.0  # seconds; halving what is left would never end
 # Seconds after which a refresh counts as lost. GUESS: well above a lease of 60 s, a validate and a login that use up
 # their timeouts, and a slow name server; what hangs for longer (a keyring that asks, a log that blocks) never ends.
 LOST: Final = 300.0
+
+
+USED_UP: Final = "the login brought a token that has expired already; check this machine's clock"
 
 
 class TokenState(enum.Enum):
@@ -263,7 +267,10 @@ class TokenPolicy:
         return self.wanted(flight) and self.dead
 
     def obtained(self, flight: Flight, token: Token, source: Source, now: Instant, chance: float) -> None:
-        """*flight* landed with *token*."""
+        """*flight* landed with *token*. One that cannot be used is a failure: else another is asked for at once."""
+        if source is not Source.KEPT and windows(token, self.config, now.epoch, chance)[1] <= 0:
+            self.failed(flight, TransientError(USED_UP), now, 0.0)
+            return
         if not self._landed(flight):
             return
         self._step(TokenEvent.OBTAINED)

@@ -6,6 +6,7 @@ What cannot be read is kept aside, warned of once and treated as absent: the nex
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -95,10 +96,17 @@ class TokenStorage:
     ########################################## as the specification has it ##########################################
 
     def store_token(self, token: str, expires_at: datetime | float) -> None:
-        """*token* is stored, and valid until *expires_at*: a `datetime` (naive: local time) or seconds since 1970."""
+        """*token* is stored, and valid until *expires_at*: a `datetime` (naive: local time) or seconds since 1970.
+
+        Raises:
+            ValueError: *expires_at* is no instant.
+            OSError: it cannot be written.
+        """
         token = Secret(token)
         given = expires_at.isoformat() if isinstance(expires_at, datetime) else None
         until = expires_at.timestamp() if isinstance(expires_at, datetime) else float(expires_at)
+        if not math.isfinite(until):
+            raise ValueError(f"expires_at is {until!r}; expected a date and time, or seconds since 1970")
         with self.lease(PATIENCE):
             held = self._read()
             generation = 1 if held is None else held.generation + 1
@@ -183,7 +191,7 @@ class TokenStorage:
     def _read_shelf(self, shelf: Shelf) -> bytes | None:
         try:
             return shelf.read()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             self._warn(str(error), None)
             return None
 

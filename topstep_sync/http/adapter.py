@@ -243,7 +243,7 @@ class ResilientAdapter(Transport):
         if decoder is not None and isinstance(response, Reply):
             try:
                 response.decoded = decoder.decode(response.content)
-            except msgspec.MsgspecError as trouble:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as trouble:
                 return classify.bad_reply(trip.path, str(trouble))
         if whole:
             if trip.route.safety is Safety.AUTH:

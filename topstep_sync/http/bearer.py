@@ -119,6 +119,6 @@ def _mapping(body: Any) -> Mapping[str, Any]:
     """The JSON object in *body*; empty when it holds none."""
     try:
         found = msgspec.json.decode(body) if isinstance(body, (bytes, str)) else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {}

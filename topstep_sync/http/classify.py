@@ -6,6 +6,7 @@ walking the causes of an exception, because requests wraps "name not found" and 
 
 import email.utils
 from collections.abc import Iterator, Mapping
+from datetime import UTC
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -98,7 +99,9 @@ def retry_after(headers: Mapping[str, Any] | None, now: float) -> float | None:
 def http_date(value: str | None) -> float | None:
     """A date as HTTP writes it, in seconds since 1970; None when it is none."""
     try:
-        return email.utils.parsedate_to_datetime(value or "").timestamp()
+        date = email.utils.parsedate_to_datetime(value or "")
+        # "-0000" gives a date without a zone, which would be taken for local time.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 

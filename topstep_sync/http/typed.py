@@ -83,7 +83,7 @@ class TypedSession(DropInSession):
         try:
             made = getattr(response, "decoded", None)
             return decoder.decode(response.content) if made is None else made
-        except msgspec.MsgspecError as trouble:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as trouble:
             raise self._marked(bad_reply(path, str(trouble)), response) from None
 
     def _refusal(self, path: str, response: requests.Response, answer: Envelope) -> errors.APIError:

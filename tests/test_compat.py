@@ -191,7 +191,6 @@ def test_the_intervals_end_the_attempts(hub: RudeHub) -> None:
 def test_start_says_why_it_cannot(hub: RudeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection raises, and so does a server that does not answer."""
     monkeypatch.setattr("topstep_sync.compat._WAIT", 0.1)
-    threading.Thread(target=hub.upgraded, daemon=True).start()
     with pytest.raises(HubConnectionError, match=r"no connection within 0\.1 s"):
         Client(hub, RAW).connection.start()
     hub.stop_listening()

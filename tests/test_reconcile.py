@@ -238,6 +238,19 @@ def test_accounts_nobody_watches_are_not_told_of() -> None:
     )
 
 
+def test_what_the_hub_still_sends_of_a_forgotten_account_is_not_believed() -> None:
+    """It was on its way when the account was let go; the state is of the accounts that are watched."""
+    reconciler = known(order(1))
+    reconciler.hold([5])
+    reconciler.live([told(trade(1))])
+    reconciler.forget(5)
+    late = [told(order(1, OrderStatus.OPEN, 2.0)), told(position(1)), told(account(1.0)), told(trade(2))]
+    assert [] == reconciler.live(late) + reconciler.release()
+    assert (0, 0, 0) == tuple(
+        map(len, (reconciler.state.accounts, reconciler.state.orders, reconciler.state.positions))
+    )
+
+
 ################################################### held events ###################################################
 
 
@@ -429,7 +442,7 @@ def test_a_fill_without_the_time_of_its_update_is_news() -> None:
     """The hub leaves out what is null; what became of the order tells then, in either direction."""
     opened = order(1, OrderStatus.OPEN, updated=1.0, fill_volume=0)
     filled = replace(order(1, OrderStatus.FILLED, fill_volume=1), update_timestamp=UNSET)
-    reconciler = Reconciler()
+    reconciler = known()
     assert 2 == len(reconciler.live([OrderEvent(data=opened), OrderEvent(data=filled)]))
     assert {} == dict(reconciler.state.orders)
     assert [] == reconciler.live([OrderEvent(data=opened)])

@@ -203,6 +203,15 @@ class World:
         self.feed.watch([account])
         self.turn()
 
+    def forget(self, account: int) -> None:
+        """Nobody wants it any more; what is on the wire comes all the same."""
+        if self.watched.pop(account, None) is not None:
+            self.feed.routes = (Route(self.queue, frozenset(self.watched), True),)
+            self.feed.forget([account])
+            self.standing.discard(account)
+            self.received = [record for record in self.received if account_of(record) != account]
+            self.turn()
+
     def subscribe(self, account: int) -> None:
         """The hub has answered the subscriptions of an account."""
         self.standing.add(account)
@@ -235,7 +244,8 @@ class World:
 
     def deliver(self, count: int = 1, twice: bool = False) -> None:
         for record in self.wire[:count]:
-            self.received.append(record)
+            if account_of(record) in self.watched:
+                self.received.append(record)
             for _ in range(1 + twice):
                 self._take(record)
         del self.wire[:count]

@@ -58,6 +58,7 @@ class Reconciler:
         self._held: list[Any] = []
         self._unread = 0  # how many of them came before a record that could not be read
         self._old = 0  # how many of them are older than the snapshot under way, whatever else comes
+        self._sure = False  # whether a snapshot was applied since the connection was last lost
         self._asking = False  # a snapshot is under way
         self._told: set[Key] = set()  # what live events told of meanwhile
         self._heard: set[Key] = set()  # positions and accounts of whose present state an event has told
@@ -67,7 +68,7 @@ class Reconciler:
     def watch(self, account_id: int, epoch: float) -> None:
         """What happens to the account from *epoch* on is wanted, or from an earlier such moment on."""
         self._since[account_id] = min(epoch, self._since.get(account_id, epoch))
-        self._publish(self.state.as_of, self.state.reconciled)
+        self._publish(self.state.as_of)
 
     def forget(self, account_id: int) -> None:
         """Nobody watches the account any more."""
@@ -78,7 +79,7 @@ class Reconciler:
         self._working = {k: v for k, v in self._working.items() if v.account_id != account_id}
         self._positions = {k: v for k, v in self._positions.items() if k[0] != account_id}
         self._heard = {key for key in self._heard if key[1] != account_id}
-        self._publish(self.state.as_of, self.state.reconciled)
+        self._publish(self.state.as_of)
 
     def asking(self) -> None:
         """A snapshot is asked for now: what live events tell from here on may be newer than what it says."""
@@ -94,7 +95,8 @@ class Reconciler:
         """The connection was lost: the believed state may be wrong, and a snapshot under way is of no use."""
         self._asking = False
         self._told.clear()
-        self._publish(self.state.as_of, reconciled=False)
+        self._sure = False
+        self._publish(self.state.as_of)
 
     def missed(self) -> None:
         """The hub told something that could not be read: what waits need not be its last word."""
@@ -116,18 +118,19 @@ class Reconciler:
         return set(self._since) - self._known
 
     def live(self, events: Iterable[Any]) -> list[Any]:
-        """What of *events* is to be delivered now: neither duplicates nor what has to wait."""
+        """What of *events* is to be delivered now: neither duplicates, nor what has to wait, nor what nobody watches."""
         news = []
         for event in events:
-            if account_of(event) in self._holding:
+            account_id = account_of(event)
+            if account_id in self._holding:
                 self._held.append(event)
-            else:
+            elif account_id is None or account_id in self._since:
                 if self._asking:
                     self._told.add(key_of(event))
                 if self._is_news(event):
                     news.append(event)
         if news:
-            self._publish(news[-1].received_epoch, self.state.reconciled)
+            self._publish(news[-1].received_epoch)
         return news
 
     def release(self) -> list[Any]:
@@ -210,7 +213,7 @@ class Reconciler:
         the times given; before them come held ones that are older than the snapshot. Call `release` next.
         """
         asked = set(account_ids) & set(self._since)
-        older = [event for event in self._held[: self._old] if self._is_news(event)]
+        older = [e for e in self._held[: self._old] if account_of(e) in self._since and self._is_news(e)]
         del self._held[: self._old]
         self._unread, self._old = max(0, self._unread - self._old), 0
         held = self._held_by_key()
@@ -226,7 +229,8 @@ class Reconciler:
         self._told.clear()
         for event in events:
             event.recovered, event.received_at, event.received_epoch = True, now, epoch
-        self._publish(epoch, reconciled=True)
+        self._sure = True
+        self._publish(epoch)
         return older + events, lost
 
     def _held_by_key(self) -> dict[Key, list[Any]]:
@@ -318,13 +322,13 @@ class Reconciler:
             del self._working[key], self._orders[key]
         return len(lost)
 
-    def _publish(self, epoch: float, reconciled: bool) -> None:
+    def _publish(self, epoch: float) -> None:
         self.state = TradingState(
             accounts=MappingProxyType(dict(self._accounts)),
             orders=MappingProxyType(dict(self._working)),
             positions=MappingProxyType(dict(self._positions)),
             as_of=epoch,
-            reconciled=reconciled and not self.unknown,
+            reconciled=self._sure and not self.unknown,
         )
 
 

@@ -118,7 +118,7 @@ class Reconciler:
         return set(self._since) - self._known
 
     def live(self, events: Iterable[Any]) -> list[Any]:
-        """What of *events* is to be delivered now: neither duplicates, nor what has to wait, nor what nobody watches."""
+        """What of *events* is to be delivered now: not duplicates, not what has to wait, not what nobody watches."""
         news = []
         for event in events:
             account_id = account_of(event)

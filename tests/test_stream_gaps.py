@@ -311,3 +311,22 @@ def test_a_snapshot_that_comes_too_late_takes_nothing_back_that_was_live() -> No
     assert [3] == [position.size for position in feed.reconciler.state.positions.values()]
     assert [9] == list(feed.reconciler.state.orders)
     assert feed.reconciler.state.reconciled
+
+
+def test_who_subscribes_while_the_last_queue_closes_is_connected(two: Hubs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub that was about to be left is connected to again, though nobody asked it to after its end."""
+    first, peer = two.subscribe(accounts=[5])
+    connection = two.stream._hubs["user"].connection
+    disconnect, found = connection.disconnect, []
+
+    def disconnect_late() -> None:
+        monkeypatch.undo()
+        found.append(two.stream.subscribe(accounts=[5], wait=0))
+        disconnect()
+
+    monkeypatch.setattr(connection, "disconnect", disconnect_late)
+    in_thread(peer.until_end)
+    first.close()
+    peer = two.again()
+    peer.send(call("GatewayUserTrade", trade(9)))
+    assert 9 == found[0].wait_for(lambda event: isinstance(event, TradeEvent), 5).data.id

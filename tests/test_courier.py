@@ -10,15 +10,22 @@ from typing import Any
 import pytest
 from limiter_world import CANCEL, ORDERS, WatchedClock, running_redis
 
-from topstep_sync.clock import Deadline, ManualClock
+from topstep_sync.clock import FOREVER, Deadline, ManualClock
 from topstep_sync.errors import BudgetUnavailable, Fate, RateLimitTimeout
-from topstep_sync.http import shared_lane
+from topstep_sync.http import rate_limiter, shared_lane
 from topstep_sync.http.budget_redis import RedisBudget
 from topstep_sync.http.budget_sqlite import SQLiteBudget
 from topstep_sync.http.rate_limiter import RateLimiter
 from topstep_sync.http.shared_budget import MemoryBudget
 from topstep_sync.http.shared_lane import AGAIN, SharedLane
-from topstep_sync.http.sharing import USABLE, Answer, Ask, BudgetLost, Rules
+from topstep_sync.http.sharing import PATIENCE, USABLE, Answer, Ask, BudgetLost, Rules
+
+
+@pytest.fixture(autouse=True)
+def _nobody_looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for an event gets no other chance, so a wake-up that is missing shows."""
+    monkeypatch.setattr(rate_limiter, "RECHECK", FOREVER)
+
 
 SMALL: dict[str, Any] = {"general_limit": 10, "general_window": 10.0, "reserved": 2, "margin": 0.0}
 
@@ -33,12 +40,12 @@ class Store(MemoryBudget):
         self.gate = threading.Event()
         self.gate.set()
 
-    def exchange(self, rules: Rules, ask: Ask) -> Answer:
+    def exchange(self, rules: Rules, ask: Ask, patience: float = PATIENCE) -> Answer:
         self.gate.wait(10)
         if self.trouble is not None:
             raise self.trouble
         self.asked.append(ask)
-        return super().exchange(rules, ask)
+        return super().exchange(rules, ask, patience)
 
     @property
     def asks(self) -> list[Ask]:
@@ -125,11 +132,9 @@ class TestLeases:
         limiter = make(clock, store)
         lane = lane_of(limiter)
         with lane.lock:
-            ask = lane.ask(clock.monotonic(), True)
-            assert ask is not None
-            lane.answered(
-                ask, Answer(1, 1, False, 0.0, 1, "flowing", 10.0, 10, ""), clock.monotonic(), clock.monotonic()
-            )
+            errand = lane.ask(clock.monotonic(), True)
+            assert errand is not None
+            lane.answered(errand, Answer(1, 1, False, 0.0, 1, "flowing", 10.0, 10, ""), clock.monotonic())
             lane.ask_at[False] = clock.monotonic() + 5
         assert (None, 5.0, 0.0) == (
             limiter.try_acquire(ORDERS), limiter.get_wait_time(ORDERS), limiter.get_wait_time(CANCEL)
@@ -257,12 +262,15 @@ class TestOutOfReach:
         )
         for permit, how in zip(permits, ["done"] * 7 + ["refund", "gave_up", "throttled"], strict=True):
             getattr(permit, how)()
-        assert 2 == sum(1 for _ in iter(lambda: limiter.try_acquire(ORDERS), None))
+        more = list(iter(lambda: limiter.try_acquire(ORDERS), None))
+        assert 2 == len(more)
         assert 10.0 == limiter.get_wait_time(ORDERS)
         store.trouble = None
         clock.advance(AGAIN)
         limiter.close()
         assert 8 == store.exchange(Rules("general", 40, 10.0, 0.0, 0, 5.0), Ask("x")).used
+        for permit in more:
+            permit.done()
 
     def test_the_store_is_tried_again(self, clock: WatchedClock, store: Store) -> None:
         """With a share at hand, too, the shared budget is taken up again when it is back."""

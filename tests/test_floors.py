@@ -23,7 +23,7 @@ FLOORS = {
     "auth.jwt": 2, "auth.service": 2, "auth.token_policy": 2, "auth.refresh": 2, "auth.token_manager": 2,
     "auth.token_cipher": 2, "auth.forks": 2,
     "http.window": 2, "http.learning": 2, "http.line": 2, "http.lane": 2, "http.permit": 2, "http.budgets": 2,
-    "http.sharing": 2, "http.shared_lane": 2, "http.courier": 2,
+    "http.sharing": 2, "http.shared_window": 2, "http.shared_lane": 2, "http.courier": 2,
     "realtime.signalr": 2, "realtime.subscriptions": 2, "realtime.health": 2, "realtime.queue": 2,
     "realtime.reconcile": 2, "realtime.state": 2, "realtime.book": 2, "realtime.wire": 2, "realtime.lifecycle": 2,
     "realtime.backlog": 2, "realtime.baton": 2, "realtime.versions": 2, "realtime.hours": 2, "realtime.forks": 2,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topstep_sync.http.line import Line, Pacing
+from topstep_sync.http.line import Line, Pacing, Waiter
 
 
 def names(line: Line) -> list[tuple[int, float]]:
@@ -21,21 +21,21 @@ class TestLine:
         """Priority 0 passes everybody, in its own order."""
         line = Line(30.0)
         for rank, now in [(1, 0.0), (2, 1.0), (0, 2.0), (0, 3.0)]:
-            line.join(rank, now)
+            line.join(Waiter(rank), now)
         assert [(0, 2.0), (0, 3.0), (1, 0.0), (2, 1.0)] == names(line)
 
     def test_bulk_is_passed_for_a_while_only(self) -> None:
         """A bulk call goes before ordinary ones that came more than the ageing time later."""
         line = Line(30.0)
         for rank, now in [(2, 0.0), (1, 29.0), (1, 31.0)]:
-            line.join(rank, now)
+            line.join(Waiter(rank), now)
         assert [(1, 29.0), (2, 0.0), (1, 31.0)] == names(line)
 
     @pytest.mark.parametrize(("rank", "passes"), [(0, True), (1, True), (2, False)])
     def test_who_passes_a_bulk_waiter(self, rank: int, passes: bool) -> None:
         """A newcomer is next only where it outranks the head."""
         line = Line(30.0)
-        line.join(2, 0.0)
+        line.join(Waiter(2), 0.0)
         assert passes == line.passes(rank, 10.0)
 
     def test_anybody_passes_an_empty_line(self) -> None:
@@ -45,20 +45,22 @@ class TestLine:
     def test_nobody_overtakes_an_equal(self) -> None:
         """First come, first served, also among those that come at the same instant."""
         line = Line(30.0)
-        line.join(0, 5.0)
+        line.join(Waiter(0), 5.0)
         assert not line.passes(0, 5.0)
 
     def test_ahead(self) -> None:
         """How many go before a newcomer."""
         line = Line(30.0)
         for rank, now in [(0, 0.0), (1, 0.0), (2, 0.0), (1, 1.0)]:
-            line.join(rank, now)
+            line.join(Waiter(rank), now)
         assert [1, 3, 4, 4] == [line.ahead(0, 2.0), line.ahead(1, 2.0), line.ahead(2, 2.0), line.ahead(1, 31.0)]
 
     def test_leaving_from_the_middle(self) -> None:
         """Somebody who gives up is gone, and cannot go twice."""
         line = Line(30.0)
-        waiters = [line.join(1, float(n)) for n in range(3)]
+        waiters = [Waiter(1) for _ in range(3)]
+        for now, waiter in enumerate(waiters):
+            line.join(waiter, float(now))
         assert [True, False] == [line.leave(waiters[1]), line.leave(waiters[1])]
         assert [(1, 0.0), (1, 2.0)] == names(line)
 
@@ -67,7 +69,7 @@ class TestLine:
         line = Line(30.0)
         assert (None, 0) == (line.oldest(), len(line))
         for rank, now in [(2, 3.0), (1, 4.0), (2, 5.0)]:
-            line.join(rank, now)
+            line.join(Waiter(rank), now)
         assert (3.0, (0, 1, 2), 3, 3) == (line.oldest(), line.counts(), len(line), len(line.everybody()))
 
     @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 20)), max_size=30))
@@ -76,7 +78,7 @@ class TestLine:
         line, now, joined = Line(30.0), 0.0, []
         for rank, pause in arrivals:
             now += pause
-            line.join(rank, now)
+            line.join(Waiter(rank), now)
             joined.append((rank, now))
         gone = names(line)
         assert sorted(joined) == sorted(gone)

@@ -59,8 +59,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     for budget in made:
         budget.close()
         for idle in getattr(budget, "_graveyard", ()):  # what a child process would leave to its parent
-            for connection, _ in idle:
-                connection.close()
+            idle.close()
 
 
 def ask(needed: int = 0, *, want: int = 0, urgent: bool = False, ended: Sequence[Ended] = (), who: str = "a") -> Ask:
@@ -130,7 +129,8 @@ class TestStore:
         assert (1, True, "probing", 0) == (
             probe.granted, probe.probe, probe.gate, budget.exchange(RULES, ask(4, who="b")).granted
         )  # fmt: skip
-        answer = budget.exchange(RULES, ask(4, who="b", ended=[Ended(probe.lease, DONE, 0.0)]))
+        budget.exchange(RULES, ask(ended=[Ended(probe.lease, DONE, 0.0)]))
+        answer = budget.exchange(RULES, ask(4, who="b"))
         assert (4, False, "flowing") == (answer.granted, answer.probe, answer.gate)
 
     def test_a_refusal_freezes_everybody(self, opened: Opener) -> None:
@@ -141,7 +141,8 @@ class TestStore:
         budget.exchange(RULES, ask(ended=[Ended(1, DONE, 0.0)] * 8))
         clock.advance(10.001)
         probe = budget.exchange(RULES, ask(1))
-        answer = budget.exchange(RULES, ask(1, who="b", ended=[Ended(probe.lease, REFUSED, 0.0, 0.0, 1.5)]))
+        budget.exchange(RULES, ask(ended=[Ended(probe.lease, REFUSED, 0.0, 0.0, 1.5)]))
+        answer = budget.exchange(RULES, ask(1, who="b"))
         assert (0, "frozen", pytest.approx(1.5)) == (answer.granted, answer.gate, answer.wait)
         clock.advance(1.5)
         probe = opened(clock).exchange(RULES, ask(3, who="c"))

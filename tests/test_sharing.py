@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from limiter_world import Naive
 
 from topstep_sync.config import RateConfig
+from topstep_sync.http.shared_window import SharedWindow, load
 from topstep_sync.http.sharing import (
     DONE,
     GAVE_UP,
@@ -21,9 +22,7 @@ from topstep_sync.http.sharing import (
     Ask,
     Ended,
     Rules,
-    SharedWindow,
     key_of,
-    load,
 )
 from topstep_sync.http.window import Gate
 

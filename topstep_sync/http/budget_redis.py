@@ -1,5 +1,9 @@
 """The budget shared by several machines, in Redis. Instants are those of the Redis server; only numbers are kept there.
 
+A server's clock that is set back makes the budget stricter for a while; one that is set forward frees slots too early
+by as much, so it should be slewed, as NTP does. What a server loses (a replica that lags when it takes over, memory
+that was evicted) is not counted any more; permits that are out then are counted when their calls end.
+
 A lease that is a matter of counting is one round trip: a Lua script. What needs a decision (a refusal, a probe, a lease
 that ran out) is rare, and decided by the same Python code as everywhere, on a copy that is put back if nobody changed
 the original meanwhile.
@@ -14,7 +18,8 @@ import msgspec
 from topstep_sync.clock import Clock
 from topstep_sync.errors import MissingExtra
 from topstep_sync.http.learning import FADE
-from topstep_sync.http.sharing import LONGEST, USABLE, Answer, Ask, BudgetLost, Rules, load
+from topstep_sync.http.shared_window import KNOWN, load
+from topstep_sync.http.sharing import LONGEST, PATIENCE, USABLE, Answer, Ask, BudgetLost, Rules
 from topstep_sync.redact import redact
 
 TIMEOUT: Final = 3.0
@@ -29,7 +34,9 @@ TRIES: Final = 50
 SCRIPT: Final = """
 local raw = redis.call('GET', KEYS[1])
 if not raw then return false end
-local doc, ask = cmsgpack.unpack(raw), cmsgpack.unpack(ARGV[1])
+local readable, doc = pcall(cmsgpack.unpack, raw)
+if not readable or type(doc) ~= 'table' or not doc.heard then return false end
+local ask = cmsgpack.unpack(ARGV[1])
 local now = tonumber(ARGV[3])
 if not now then
   local t = redis.call('TIME')
@@ -39,13 +46,31 @@ if doc.gate ~= 'flowing' or now >= doc.review_at then return false end
 if doc.limit ~= ask.limit or doc.window ~= ask.window then return false end
 local busy, ahead, freed, leases = doc.busy, doc.ahead, doc.freed, doc.leases
 if (#ahead > 0 and ahead[1] <= now) or (#busy > 0 and busy[#busy] > now) then return false end
+if #ahead > 0 and ahead[#ahead] > now + ask.grace then return false end
+
+local counted, heard = 0, {}
+for _, known in ipairs(doc.heard) do
+  if known[1] == ask.holder then counted = known[2]
+  elseif known[3] + ask.known >= now then heard[#heard + 1] = known end
+end
+if ask.serial > 0 then
+  if ask.serial <= counted then return false end
+  heard[#heard + 1] = {ask.holder, ask.serial, now}
+  doc.last_lease = math.max(doc.last_lease, ask.last)
+end
+doc.heard = heard
+
 local at = {}
 for i, lease in ipairs(leases) do
-  if lease[4] <= now or lease[5] then return false end
-  at[lease[1]] = i
+  if lease[4] <= now or lease[4] > now + ask.lasts or lease[5] then return false end
+  if lease[2] == ask.holder then
+    if ask.serial > 0 and lease[1] > ask.last then return false end
+    at[lease[1]] = i
+  end
 end
 
-for _, ended in ipairs(ask.ended) do
+local function new(ended) return not ended[6] or ended[6] == 0 or ended[6] > counted end
+for _, ended in ipairs(ask.ended) do if new(ended) then
   local number, how, age = ended[1], ended[2], ended[3]
   local i = at[number]
   if i then leases[i][3] = leases[i][3] - 1 else doc.taken = doc.taken + 1 end
@@ -58,7 +83,7 @@ for _, ended in ipairs(ask.ended) do
   else
     return false
   end
-end
+end end
 
 local function after(list, first)
   local rest = {}
@@ -116,9 +141,13 @@ class _Asked(msgspec.Struct):
     want: int
     urgent: bool
     ended: list[Any]
-    lasts: float
+    serial: int
+    last: int
     limit: int
     window: float
+    grace: float
+    lasts: float = USABLE + LONGEST
+    known: float = KNOWN
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -150,19 +179,25 @@ class RedisBudget:
 
     def _connect(self) -> None:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
+        # A server that was started anew, or handed over to another, has dropped the connections that lie idle here; one
+        # more attempt finds that out. It may be the second time that the server does the same: see `sharing`.
+        once = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
         self._client: Any = redis.Redis.from_url(
-            self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, health_check_interval=30
+            self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, health_check_interval=30, retry=once
         )
         self._script = self._client.register_script(SCRIPT)
 
     def _name(self, rules: Rules) -> str:
         return f"topstep-sync:budget:{self._key}:{rules.name}"
 
-    def exchange(self, rules: Rules, ask: Ask) -> Answer:
+    def exchange(self, rules: Rules, ask: Ask, patience: float = PATIENCE) -> Answer:
         asked = _Asked(
-            ask.holder, ask.needed, ask.want, ask.urgent, list(ask.ended), USABLE + LONGEST, rules.limit, rules.window
-        )
+            ask.holder, ask.needed, ask.want, ask.urgent, list(ask.ended), ask.serial, ask.last, rules.limit,
+            rules.window, rules.grace,
+        )  # fmt: skip
         now = "" if self._clock is None else repr(self._clock.monotonic())
         with self._translated():
             found = self._script([self._name(rules)], [_ENCODER.encode(asked), int(FADE), now])
@@ -212,4 +247,7 @@ class RedisBudget:
         try:
             yield
         except self._errors as error:
+            with contextlib.suppress(*self._errors):
+                # After a failover the name may stand for another server, while connections to the old one still work.
+                self._client.connection_pool.disconnect(inuse_connections=False)
             raise BudgetLost(f"Redis: {type(error).__name__}: {redact(str(error))}") from None

@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from topstep_sync.clock import Clock
 from topstep_sync.http.lane import Lane
-from topstep_sync.http.shared_lane import SharedLane
-from topstep_sync.http.sharing import Ask, BudgetLost, SharedBudget
+from topstep_sync.http.shared_lane import Errand, SharedLane
+from topstep_sync.http.sharing import PATIENCE, Answer, BudgetBusy, BudgetLost, SharedBudget
 
 LOG: Final = logging.getLogger("topstep_sync.http")
 
@@ -24,7 +24,7 @@ class Courier:
 
     | attribute | written by | read by |
     |---|---|---|
-    | lanes' pool, outbox, asking | whoever holds the lane's lock | the same |
+    | lanes' pool, outbox, errand | whoever holds the lane's lock | the same |
     | `_thread`, `_closed` | callers, under `_lock` | callers, the thread |
     """
 
@@ -39,43 +39,77 @@ class Courier:
         self._ended = threading.Event()
         self._lost = False
 
-    def fetch(self, lane: Lane, *, urgent: bool) -> bool:
-        """Permits are at hand if the store had any; False when there was no need to ask."""
+    def fetch(self, lane: Lane, *, urgent: bool, patience: float, wait: bool = False) -> bool:
+        """Permits are at hand if the store had any; False when nobody asked.
+
+        Args:
+            lane: the class of the permits.
+            urgent: whether the reserve may be used.
+            patience: seconds that it may take.
+            wait: do so while another thread is at the store, so that "none" is the store's word and not the moment's.
+        """
         assert isinstance(lane, SharedLane)
-        with lane.lock:
-            now = lane.now()
-            ask = lane.ask(now, urgent)
-        if ask is None:
-            return False
-        self._exchange(lane, ask, now)
-        self._start()
-        return True
+        asked = self._visit(lane, lambda now: lane.ask(now, urgent), patience, wait)
+        if asked:
+            self._start()
+        return asked
 
     def flush(self, *, everything: bool = False) -> None:
         """What ended has been told; *everything*: and leases at hand are given back."""
         for lane in self._lanes:
-            with lane.lock:
-                now = lane.now()
-                ask = lane.tell(now, everything=everything)
-            if ask is not None:
-                self._exchange(lane, ask, now)
 
-    def _exchange(self, lane: SharedLane, ask: Ask, asked: float) -> None:
-        """*ask* is answered; or it is not, and the lane knows, whatever happened."""
-        answer, why = None, "interrupted"
+            def question(now: float, lane: SharedLane = lane) -> Errand | None:
+                return lane.tell(now, everything=everything)
+
+            self._visit(lane, question, PATIENCE, everything)
+
+    def _visit(self, lane: SharedLane, question: Callable[[float], Errand | None], patience: float, wait: bool) -> bool:
+        """Whether the store was asked *question*. The lane knows the outcome, whatever happened."""
+        answer, why, busy = None, "", False
         try:
-            answer = self.budget.exchange(lane.rules, ask)
+            errand = self._set_out(lane, question, patience if wait else 0.0)
+            if errand is None:
+                return False
+            answer = self.budget.exchange(lane.rules, errand.ask, patience)
         except BudgetLost as error:
-            why = str(error)
+            busy = isinstance(error, BudgetBusy) and patience < PATIENCE
+            why = "" if busy else str(error)
         finally:
+            self._come_back(lane, answer, why)
+        if not busy:
+            self._tell_once(why)
+        return True
+
+    def _set_out(self, lane: SharedLane, question: Callable[[float], Errand | None], wait: float) -> Errand | None:
+        """This thread's errand to the store, after *wait* seconds at most while another thread is there."""
+        end = self._clock.monotonic() + wait
+        while True:
             with lane.lock:
                 now = lane.now()
-                waiter = lane.answered(ask, answer, asked, now) if answer else lane.unanswered(ask, why, asked, now)
-            if waiter is not None:
-                waiter.wake.set()
-        self._tell_once(why if answer is None else "")
+                if now >= end or not lane.whole(lane.away, now):
+                    return lane.whole(question, now)
+                back = threading.Event()
+                lane.onlookers.append(back)
+            self._clock.wait(back, end - now)
+
+    def _come_back(self, lane: SharedLane, answer: Answer | None, why: str) -> None:
+        """The errand of this thread, if it has one, is over."""
+        with lane.lock:
+            errand, now = lane.errand, lane.now()
+            if errand is None or errand.thread != threading.get_ident():
+                return
+            if answer is None:
+                waiter = lane.whole(lane.unanswered, errand, why, now)
+            else:
+                waiter = lane.whole(lane.answered, errand, answer, now)
+            onlookers, lane.onlookers = lane.onlookers, []
+        for event in onlookers:
+            event.set()
+        if waiter is not None:
+            waiter.wake.set()
 
     def _tell_once(self, why: str) -> None:
+        """The store's going and coming back is logged once each."""
         if bool(why) == self._lost:
             return
         self._lost = bool(why)

@@ -2,16 +2,21 @@
 
 import math
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from topstep_sync.clock import Clock
 from topstep_sync.config import RateConfig
 from topstep_sync.errors import RateLimitTimeout, SessionClosed
 from topstep_sync.http.budgets import ClassBudget
 from topstep_sync.http.line import Line, Pacing, Waiter
-from topstep_sync.http.permit import LatePermit, Permit
+from topstep_sync.http.permit import LatePermit, Permit, let_go
 from topstep_sync.http.sharing import Rules
 from topstep_sync.http.window import Gate, Window
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -32,13 +37,21 @@ class Tally:
 
 class Lane:
     """A class of calls. Every method but `claim` wants the lock held, takes the time itself, and wakes nobody:
-    it returns the waiter to wake, which the caller does after unlocking."""
+    it returns the waiter to wake, which the caller does after unlocking.
+
+    Ctrl-C may come wherever a call returns. What decides runs within `whole`, so it is done or it is not, and a permit
+    is made valid by an assignment after that, so that it is good exactly when its slot is taken.
+    """
 
     def __init__(self, rules: Rules, config: RateConfig, clock: Clock) -> None:
         self.name = rules.name
         self.rules = rules
         self.now = clock.monotonic
-        self.lock = threading.Lock()  # guards everything here, and the permits and waiters of this class
+        # Guards everything here, and the permits and waiters of this class. Nobody enters it twice: see `let_go`.
+        self.lock: Any = threading.RLock()
+        self.strays: deque[Permit] = deque()
+        self._fresh: Permit | None = None
+        """Granted, and not yet valid."""
         self.adopt(Window(rules.limit, rules.window, margin=rules.margin, reserved=rules.reserved))
         self.line = Line(config.ageing)
         self.pacing = Pacing(config.burst, rules.limit / rules.window) if config.burst is not None else None
@@ -62,17 +75,63 @@ class Lane:
 
     def claim(self, rank: int) -> Permit | None:
         """A permit, if this call is next and a slot is free; takes the lock itself."""
-        lock = self.lock
-        lock.acquire()
+        lock, permit = self.lock, None
         try:
+            lock.acquire()
             now = self.now()
             window = self.window
             if self.calm and now < window.quiet_until and window.taken < (window.ceiling if rank else window.cap):
+                permit = Permit(None, now)
                 window.taken += 1
-                return Permit(self, now)
-            return self._claim(rank, now)
-        finally:
+                permit._lane = self
+            else:
+                permit = self.whole(self._claim, rank, now)
             lock.release()
+        except BaseException:
+            let_go(lock)
+            permit = None  # the traceback keeps this frame
+            raise
+        return permit
+
+    def whole(self, work: Callable[..., T], *given: Any, ends: Permit | None = None) -> T:
+        """What *work* returns; if it raises, whatever it changed is as before. Its callers hold the lock.
+
+        A permit that it granted is valid, and nothing can be said of *ends* any more: from after the last call here on,
+        so Ctrl-C finds either all or nothing.
+        """
+        self._gather()
+        kept = self.kept()
+        try:
+            result = work(*given)
+        except BaseException:
+            self.restore(kept)
+            raise
+        if self._fresh is not None:
+            self._fresh._lane, self._fresh = self, None
+        if ends is not None:
+            ends._lane = None
+        return result
+
+    def _gather(self) -> None:
+        """Permits that went out of use count as given up then."""
+        while self.strays:
+            stray, kept = self.strays[0], self.kept()
+            try:
+                self.strayed(stray)
+            except BaseException:
+                self.restore(kept)
+                raise
+            self.strays.popleft()
+
+    def kept(self) -> Any:
+        """What is decided by, as it is now, for `restore`. The line is not in it: its changes are single steps."""
+        return self.window.kept()
+
+    def restore(self, kept: Any) -> None:
+        """What is decided by is as it was when `kept` was called."""
+        self._fresh = None
+        self.window.restore(kept)
+        self.settle()
 
     def _claim(self, rank: int, now: float) -> Permit | None:
         if not self.calm:
@@ -99,19 +158,21 @@ class Lane:
         probe = probing and self.window.alone
         if probing:
             self.calm = False
-        return LatePermit(self, now, probe=probe, waited=waited) if probe or waited else Permit(self, now)
+        late = probe or waited
+        self._fresh = LatePermit(None, now, probe=probe, waited=waited) if late else Permit(None, now)
+        return self._fresh
 
-    def join(self, rank: int, endpoint: str, at: float) -> Waiter:
-        """A new waiter stands in line.
+    def join(self, waiter: Waiter, endpoint: str, at: float) -> None:
+        """*waiter* stands in line.
 
         Raises:
             RateLimitTimeout: its turn cannot come before *at*, or the line is full.
             SessionClosed: the limiter is closed.
         """
-        assert self.lock.locked()
+        assert self.lock._is_owned()
         self._check_open()
         now = self.now()
-        needed = self.estimate(rank, now)
+        needed = self.estimate(waiter.rank, now)
         if now + needed >= at:
             raise self.too_late(endpoint, needed, at - now)
         if len(self.line) >= self.depth:
@@ -122,11 +183,11 @@ class Lane:
                 endpoint=endpoint, wait_needed=needed, retry_after=needed,
             )  # fmt: skip
         self.calm = False
-        return self.line.join(rank, now)
+        self.line.join(waiter, now)
 
     def attempt(self, waiter: Waiter) -> tuple[float, Waiter | None]:
         """How long *waiter* may sleep before it asks again (0.0: `waiter.permit` is there), and whom to wake."""
-        assert self.lock.locked()
+        assert self.lock._is_owned()
         self._check_open()
         if self.line.head() is not waiter:
             waiter.untimed = True
@@ -152,11 +213,12 @@ class Lane:
 
     def desert(self, waiter: Waiter) -> Waiter | None:
         """*waiter* goes away with nothing: what it may have got already is given back."""
-        permit, waiter.permit = waiter.permit, None
-        if permit is None or not permit.open:
-            return self.leave(waiter)
-        permit.forget()
-        return self.refunded(permit)
+        permit = waiter.permit
+        self.leave(waiter)
+        if permit is not None and permit.open:
+            self.refunded(permit)
+            permit.forget()
+        return self.line.head()
 
     def too_late(self, endpoint: str, needed: float, left: float) -> RateLimitTimeout:
         """The refusal of a caller that has *left* seconds where *needed* are needed; counted."""
@@ -201,9 +263,15 @@ class Lane:
 
     def gave_up(self, permit: Permit) -> Waiter | None:
         """Nobody knows whether the gateway counts the call of *permit*."""
+        return self._abandoned(permit, self.now())
+
+    def strayed(self, permit: Permit) -> None:
+        """*permit* went out of use when it says that it was granted, and nobody said anything."""
+        self._abandoned(permit, permit.granted)
+
+    def _abandoned(self, permit: Permit, at: float) -> Waiter | None:
         self.tally.gave_up += 1
-        now = self.now()
-        self.window.abandon(now + self.grace, now, permit.probe)
+        self.window.abandon(at + self.grace, self.now(), permit.probe)
         return self._stirred(permit.probe)
 
     def throttled(self, permit: Permit, retry_after: float | None) -> Waiter | None:

@@ -7,7 +7,8 @@ within `MOST` times the documented window, a longer window explains the refusal,
 """
 
 import math
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 FOREVER: Final = math.inf
 
@@ -81,6 +82,15 @@ class Learned:
         self.foreign = 0
         """Calls of others per window as assumed now."""
         self.foreign_since = 0.0
+
+    def kept(self) -> Any:
+        """Everything as it is now, for `restore`."""
+        return _EVERYTHING(self)
+
+    def restore(self, kept: Any) -> None:
+        """Everything is as it was when `kept` was called."""
+        for name, value in zip(Learned.__slots__, kept, strict=True):
+            setattr(self, name, value)
 
     @property
     def sure(self) -> bool:
@@ -179,3 +189,6 @@ class Learned:
         if self.foreign:
             reasons.append(f"others take {self.foreign} of {self.limit} calls per window")
         return "; ".join(reasons)
+
+
+_EVERYTHING: Final = attrgetter(*Learned.__slots__)

@@ -11,10 +11,10 @@ class Waiter:
 
     __slots__ = ("key", "permit", "rank", "since", "untimed", "wake")
 
-    def __init__(self, rank: int, now: float, key: float) -> None:
+    def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.since = now
-        self.key = key
+        self.since = 0.0
+        self.key = 0.0
         """Smaller goes first."""
         self.permit: Any = None
         self.untimed = False
@@ -43,11 +43,10 @@ class Line:
         """The place of a caller that comes *now*; a smaller one goes first."""
         return -math.inf if rank == 0 else now + (rank - 1) * self.ageing
 
-    def join(self, rank: int, now: float) -> Waiter:
-        """A new waiter stands at the end of its priority."""
-        waiter = Waiter(rank, now, self.key(rank, now))
-        self._queues[rank].append(waiter)
-        return waiter
+    def join(self, waiter: Waiter, now: float) -> None:
+        """*waiter* stands at the end of its priority."""
+        waiter.since, waiter.key = now, self.key(waiter.rank, now)
+        self._queues[waiter.rank].append(waiter)
 
     def leave(self, waiter: Waiter) -> bool:
         """*waiter* stands here no more; whether it did."""

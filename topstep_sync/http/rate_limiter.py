@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock, Deadline
 from topstep_sync.config import Config, RateConfig
-from topstep_sync.errors import InvalidRequest
+from topstep_sync.errors import BudgetUnavailable, InvalidRequest
 from topstep_sync.http import routes
 from topstep_sync.http.budgets import Budgets
 from topstep_sync.http.courier import Courier
@@ -19,10 +19,16 @@ from topstep_sync.http.lane import Lane
 from topstep_sync.http.line import Waiter
 from topstep_sync.http.permit import Permit
 from topstep_sync.http.shared_lane import SharedLane
-from topstep_sync.http.sharing import Rules, SharedBudget
+from topstep_sync.http.sharing import PATIENCE, BudgetLost, Rules, SharedBudget
 
 REMEMBERED: Final = 1024
 """Spellings of paths whose class is remembered; more than the gateway has, less than a caller's bug can make."""
+
+RECHECK: Final = 1.0
+"""Longest time, in seconds, that anybody waits for an event only: a permit may go out of use and tell nobody."""
+
+GLANCE: Final = 0.25
+"""Seconds that one who does not want to wait gives the store of a shared budget."""
 
 FREE: Final = Permit(None, 0.0)
 """The permit of a call that the gateway does not count."""
@@ -87,6 +93,8 @@ class RateLimiter:
         if priority is not None:
             rank = _checked(priority)
         permit = lane.claim(rank)
+        if permit is None and not blocking:
+            permit = self._fetched(lane, rank)
         if permit is None:
             at = deadline.at if isinstance(deadline, Deadline) else FOREVER if deadline is None else deadline
             permit = self._queue(lane, rank, endpoint, at if blocking else -FOREVER)
@@ -99,14 +107,20 @@ class RateLimiter:
             return FREE
         if priority is not None:
             rank = _checked(priority)
-        permit = lane.claim(rank)
-        if permit is None and self._fetch(lane, rank):
-            permit = lane.claim(rank)
-        return permit
+        return lane.claim(rank) or self._fetched(lane, rank)
 
-    def _fetch(self, lane: Lane, rank: int) -> bool:
+    def _fetched(self, lane: Lane, rank: int) -> Permit | None:
+        """A permit that the store of a shared budget has right now."""
+        if self._courier is None:
+            return None
+        self._courier.fetch(lane, urgent=rank == 0, patience=GLANCE, wait=True)
+        return lane.claim(rank)
+
+    def _fetch(self, lane: Lane, rank: int, left: float) -> bool:
         """Whether the store of a shared budget was asked for permits."""
-        return self._courier is not None and self._courier.fetch(lane, urgent=rank == 0)
+        if self._courier is None:
+            return False
+        return self._courier.fetch(lane, urgent=rank == 0, patience=min(PATIENCE, left))
 
     def _look_up(self, endpoint: str) -> tuple[Lane | None, int]:
         route = routes.route(endpoint)
@@ -116,13 +130,14 @@ class RateLimiter:
         return found
 
     def _queue(self, lane: Lane, rank: int, endpoint: str, at: float) -> Permit:
-        with lane.lock:
-            waiter = lane.join(rank, endpoint, at)
+        waiter = Waiter(rank)
         try:
+            with lane.lock:
+                lane.whole(lane.join, waiter, endpoint, at)
             return self._wait(lane, waiter, endpoint, at)
         except BaseException:
             with lane.lock:
-                following = lane.desert(waiter)
+                following = lane.whole(lane.desert, waiter)
             if following is not None:
                 following.wake.set()
             raise
@@ -131,7 +146,7 @@ class RateLimiter:
         """The permit of *waiter*, which stands in line."""
         while True:
             with lane.lock:
-                delay, following = lane.attempt(waiter)
+                delay, following = lane.whole(lane.attempt, waiter)
                 left = at - lane.now()
                 # Nothing comes sooner than the head's own instant, so there is no point in waiting for the deadline.
                 hopeless = delay > 0 and (left <= 0 or (delay < FOREVER and delay >= left))
@@ -143,10 +158,10 @@ class RateLimiter:
             if delay <= 0:
                 permit: Permit = waiter.permit
                 return permit
-            if delay == FOREVER and self._fetch(lane, waiter.rank):
+            if delay == FOREVER and self._fetch(lane, waiter.rank, left):
                 continue
-            delay = min(delay, left)
-            self._clock.wait(waiter.wake, None if delay == FOREVER else delay)
+            pause = min(RECHECK if delay == FOREVER else delay, left)
+            self._clock.wait(waiter.wake, None if pause == FOREVER else pause)
             waiter.wake.clear()
 
     def get_wait_time(self, endpoint: str) -> float:
@@ -155,15 +170,24 @@ class RateLimiter:
         if lane is None:
             return 0.0
         with lane.lock:
-            return lane.estimate(rank, lane.now())
+            return lane.whole(lane.estimate, rank, lane.now())
 
     def reset(self) -> None:
-        """Every window is empty but for the calls in flight, and nothing is learned. The figures stay."""
+        """Every window is empty but for the calls in flight, and nothing is learned. The figures stay.
+
+        Raises:
+            BudgetUnavailable: the store of a shared budget is out of reach; nothing is reset there.
+        """
         for lane in self._lanes.values():
-            if self._budget is not None:
-                self._budget.forget(Rules.of(self._config, lane.name))
+            try:
+                if self._budget is not None:
+                    self._budget.forget(Rules.of(self._config, lane.name))
+            except BudgetLost as error:
+                raise BudgetUnavailable(
+                    f"the shared rate budget is out of reach ({error}), and so is not reset; try again when it is back"
+                ) from error
             with lane.lock:
-                lane.clear()
+                lane.whole(lane.clear)
                 waiter = lane.line.head()
             if waiter is not None:
                 waiter.wake.set()
@@ -185,7 +209,7 @@ class RateLimiter:
         classes = []
         for lane in self._lanes.values():
             with lane.lock:
-                classes.append(lane.snapshot())
+                classes.append(lane.whole(lane.snapshot))
         return Budgets(classes)
 
     def get_stats(self) -> dict[str, Any]:
@@ -207,7 +231,7 @@ class RateLimiter:
         parents, self._lanes, self._known = self._lanes, self._make_lanes(), {}
         for kind, lane in self._lanes.items():
             # The parent's permits, copied into this process, keep their lane; its lock must not stay held for ever.
-            parents[kind].lock = threading.Lock()
+            parents[kind].lock = threading.RLock()
             lane.inherit(parents[kind])
 
     def __repr__(self) -> str:

@@ -7,7 +7,8 @@ from typing import Final
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.config import Config
 from topstep_sync.errors import ConfigError
-from topstep_sync.http.sharing import Answer, Ask, Rules, SharedBudget, SharedWindow, key_of
+from topstep_sync.http.shared_window import SharedWindow
+from topstep_sync.http.sharing import PATIENCE, Answer, Ask, Rules, SharedBudget, key_of
 
 FILE: Final = "rate-budget.sqlite3"
 
@@ -50,7 +51,7 @@ class MemoryBudget:
         self._lock = threading.Lock()  # guards the windows
         self._windows: dict[str, SharedWindow] = {}
 
-    def exchange(self, rules: Rules, ask: Ask) -> Answer:
+    def exchange(self, rules: Rules, ask: Ask, patience: float = PATIENCE) -> Answer:
         with self._lock:
             window = self._windows.get(rules.name)
             if window is None:

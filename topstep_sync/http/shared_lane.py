@@ -2,9 +2,11 @@
 
 import math
 import os
+import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import Any, Final
 
 from topstep_sync.clock import Clock
 from topstep_sync.config import RateConfig
@@ -22,11 +24,14 @@ POLL: Final = 0.25
 AGAIN: Final = 1.0
 """Seconds before a store that could not be reached is tried again."""
 
+AWAY: Final = 30.0
+"""Seconds after which one that went to the store is not waited for any more: longer than any store takes to fail."""
+
 KEPT: Final = 10_000
 """Most reports kept for a store that cannot be reached; older ones count as complete when their lease ends."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Held:
     """A lease at hand."""
 
@@ -47,9 +52,27 @@ class Report:
     at: float
     granted: float = 0.0
     hint: float | None = None
+    first: int = 0
+    """The exchange that told it first, and failed."""
 
     def ended(self, now: float) -> Ended:
-        return Ended(self.lease, self.how, now - self.at, now - self.granted, self.hint)
+        return Ended(self.lease, self.how, now - self.at, now - self.granted, self.hint, self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Somebody is at the store."""
+
+    ask: Ask
+    at: float
+    """When it was asked."""
+    thread: int
+
+
+_PLAIN: Final = (
+    "appetite", "asked_last", "errand", "figures", "flying", "given", "lost", "_last", "_serial", "_taking",
+)  # fmt: skip
+_PLAINLY: Final = attrgetter(*_PLAIN)
 
 
 class LeasedPermit(LatePermit, eq=False, gc=False):
@@ -59,7 +82,10 @@ class LeasedPermit(LatePermit, eq=False, gc=False):
 
 
 class SharedLane(Lane):
-    """A lane in front of a shared budget. It never goes there: `ask` says what to exchange, and the courier does it."""
+    """A lane in front of a shared budget. It never goes there: `ask` says what to exchange, and the courier does it.
+
+    Only one at a time is at the store, as `sharing` wants it: see `errand`.
+    """
 
     def __init__(self, rules: Rules, config: RateConfig, clock: Clock) -> None:
         super().__init__(rules, config, clock)
@@ -67,8 +93,13 @@ class SharedLane(Lane):
         self.largest = config.lease
         self.pool: deque[Held] = deque()
         self.outbox: deque[Report] = deque(maxlen=KEPT)
-        self.asking = False
-        """Somebody is at the store for permits of this class."""
+        self.errand: Errand | None = None
+        """Who is at the store for this class."""
+        self.onlookers: list[threading.Event] = []
+        """Who wants to know when nobody is there any more."""
+        self._serial = 0
+        self._last = 0
+        """The newest lease that reached us."""
         self.ask_at = {True: -math.inf, False: -math.inf}
         """Urgent or not → when it makes sense to ask for permits."""
         self.appetite = 1
@@ -94,17 +125,23 @@ class SharedLane(Lane):
         delay = self.pacing.wait(now) if self.pacing and rank else 0.0
         if delay > 0.0:
             return delay
-        self._drop_stale(now)
+        self._drop_stale(now, now)
         self._taking = next((held for held in self.pool if not (rank and held.urgent)), None)
         if self._taking is None:
             delay = self._without_lease(rank, now)
         else:
-            self._taking.count -= 1
-            if not self._taking.count:
-                self.pool.remove(self._taking)
+            self._use(self._taking)
         if delay <= 0.0 and self.pacing and rank:
             self.pacing.spend(now)
         return delay
+
+    def _use(self, held: Held) -> None:
+        """One permit less is at hand under *held*."""
+        at = self.pool.index(held)
+        if held.count == 1:
+            del self.pool[at]
+        else:
+            self.pool[at] = replace(held, count=held.count - 1)
 
     def _without_lease(self, rank: int, now: float) -> float:
         """Seconds to wait where no lease is at hand; infinity while only the store's answer helps."""
@@ -130,11 +167,12 @@ class SharedLane(Lane):
         self.flying += 1
         self.given += 1
         number, probe = (held.number, held.probe) if held else (0, False)
-        return LeasedPermit(self, now, probe=probe, waited=waited, lease=number)
+        self._fresh = LeasedPermit(None, now, probe=probe, waited=waited, lease=number)
+        return self._fresh
 
     def estimate(self, rank: int, now: float) -> float:
         """What the store last said, which is all that is known here; 0.0 when a lease is at hand."""
-        self._drop_stale(now)
+        self._drop_stale(now, now)
         ahead = self.line.ahead(rank, now)
         paced = self.pacing.wait(now, ahead) if self.pacing and rank else 0.0
         if self.lost and self._shared:
@@ -143,9 +181,9 @@ class SharedLane(Lane):
             return paced
         return max(paced, self.ask_at[rank == 0] - now, 0.0)
 
-    def _drop_stale(self, now: float) -> None:
-        """Leases that were not used in time are given back."""
-        while self.pool and self.pool[0].use_before <= now:
+    def _drop_stale(self, before: float, now: float) -> None:
+        """Leases that were to be used until *before* are given back."""
+        while self.pool and self.pool[0].use_before <= before:
             held = self.pool.popleft()
             self.outbox.extend([Report(held.number, UNUSED, now)] * held.count)
             self.appetite = 1
@@ -171,12 +209,11 @@ class SharedLane(Lane):
             self.spare.refund(now, False)
         return self._told(permit, UNUSED, now)
 
-    def gave_up(self, permit: Permit) -> Waiter | None:
+    def _abandoned(self, permit: Permit, at: float) -> Waiter | None:
         self.tally.gave_up += 1
-        now = self.now()
         if self._own(permit):
-            self.spare.abandon(now + self.grace, now, False)
-        return self._told(permit, GAVE_UP, now)
+            self.spare.abandon(at + self.grace, self.now(), False)
+        return self._told(permit, GAVE_UP, at)
 
     def throttled(self, permit: Permit, retry_after: float | None) -> Waiter | None:
         self.tally.throttled += 1
@@ -184,9 +221,7 @@ class SharedLane(Lane):
         if self._own(permit):
             self.spare.refund(now, False)
         # What is at hand was leased before the gateway said no: nobody uses it any more.
-        for held in self.pool:
-            held.use_before = -math.inf
-        self._drop_stale(now)
+        self._drop_stale(math.inf, now)
         return self._told(permit, REFUSED, now, retry_after)
 
     def _own(self, permit: Permit) -> bool:
@@ -196,66 +231,95 @@ class SharedLane(Lane):
 
     ########################################### the store ###########################################
 
-    def ask(self, now: float, urgent: bool) -> Ask | None:
+    def away(self, now: float) -> bool:
+        """Whether somebody is at the store; one that was interrupted there, as this thread shows by asking, is not."""
+        assert self.lock._is_owned()
+        errand = self.errand
+        if errand is None:
+            return False
+        if errand.thread == threading.get_ident() or errand.at + AWAY <= now:
+            self.unanswered(errand, "", now)
+            return False
+        return True
+
+    def ask(self, now: float, urgent: bool) -> Errand | None:
         """What to exchange with the store so that somebody gets a permit; `None` while there is nothing to ask."""
-        assert self.lock.locked()
-        if self.closed or self.asking or now < self.ask_at[urgent] or any(not held.urgent for held in self.pool):
+        if self.closed or self.away(now) or now < self.ask_at[urgent] or any(not held.urgent for held in self.pool):
             return None
-        self.asking = True
         waiting = self.line.counts()
         needed = max(1, min(self.largest, waiting[0] if urgent else sum(waiting)))
         # Twice as many each time that they are gone within half a second.
         self.appetite = min(self.largest, self.appetite * 2) if now - self.asked_last < USABLE / 4 else 1
         self.asked_last = now
-        return Ask(self.holder, needed, needed if urgent else max(needed, self.appetite), urgent, self._tell(now))
+        return self._go(now, needed, needed if urgent else max(needed, self.appetite), urgent)
 
-    def tell(self, now: float, *, everything: bool = False) -> Ask | None:
+    def tell(self, now: float, *, everything: bool = False) -> Errand | None:
         """What to tell the store though nobody wants a permit; `None`: nothing. *everything*: give back leases, too."""
-        assert self.lock.locked()
-        if everything:
-            for held in self.pool:
-                held.use_before = -math.inf
-        self._drop_stale(now)
+        if self.away(now):
+            return None
+        self._drop_stale(math.inf if everything else now, now)
         if not self.outbox or (now < self.ask_at_least() and not everything):
             return None
-        return Ask(self.holder, ended=self._tell(now))
+        return self._go(now)
 
     def ask_at_least(self) -> float:
         """Not before this instant is the store tried, after it was out of reach."""
         return self.ask_at[True] if self.lost else -math.inf
 
-    def _tell(self, now: float) -> list[Ended]:
+    def _go(self, now: float, needed: int = 0, want: int = 0, urgent: bool = False) -> Errand:
         ended = [report.ended(now) for report in self.outbox]
         self.outbox.clear()
-        return ended
+        self._serial += 1
+        ask = Ask(self.holder, needed, want, urgent, ended, self._serial, self._last)
+        self.errand = Errand(ask, now, threading.get_ident())
+        return self.errand
 
-    def answered(self, ask: Ask, answer: Answer, asked: float, now: float) -> Waiter | None:
-        """The store has answered what was asked at *asked*; returned is who must look again."""
-        assert self.lock.locked()
+    def answered(self, errand: Errand, answer: Answer, now: float) -> Waiter | None:
+        """The store has answered; returned is who must look again."""
+        if errand is not self.errand:
+            return None  # somebody went after it, and the store takes back what this one got
+        self.errand, ask = None, errand.ask
         self.lost = ""
         self.figures = answer
         if answer.granted:
+            self._last = answer.lease
             # By our clock, from before the question: later than that the store may already count them as complete.
-            self.pool.append(Held(answer.lease, answer.granted, asked + USABLE, ask.urgent, answer.probe))
+            self.pool.append(Held(answer.lease, answer.granted, errand.at + USABLE, ask.urgent, answer.probe))
         if ask.needed:
-            self.asking = False
             again = now if answer.granted else now + min(answer.wait, POLL)
             self.ask_at[ask.urgent] = again
             if ask.urgent and not answer.granted:
                 self.ask_at[False] = max(self.ask_at[False], again)  # what is not there for them is there for nobody
         return self._stirred(True)
 
-    def unanswered(self, ask: Ask, why: str, asked: float, now: float) -> Waiter | None:
-        """The exchange asked at *asked* failed: what should have been told is kept."""
-        assert self.lock.locked()
-        self.outbox.extendleft(
-            Report(e.lease, e.how, asked - e.age, asked - e.since_grant, e.hint) for e in reversed(ask.ended)
-        )
-        if ask.needed:
-            self.asking = False
-        self.lost = why
-        self.ask_at = dict.fromkeys(self.ask_at, now + AGAIN)
+    def unanswered(self, errand: Errand, why: str, now: float) -> Waiter | None:
+        """The exchange failed: what should have been told is kept. *why* is empty where the store is not to blame."""
+        if errand is not self.errand:
+            return None
+        self.errand, ask = None, errand.ask
+        untold = [
+            Report(e.lease, e.how, errand.at - e.age, errand.at - e.since_grant, e.hint, e.first or ask.serial)
+            for e in ask.ended
+        ]
+        self.outbox = deque([*untold, *self.outbox], maxlen=KEPT)
+        if why:
+            self.lost = why
+            self.ask_at = dict.fromkeys(self.ask_at, now + AGAIN)
         return self._stirred(True)
+
+    def kept(self) -> Any:
+        # The window has nothing to say here, and neither has our own count unless there is, or was, no store.
+        spare = self.spare.kept() if self.lost or self.spare.taken else None
+        return spare, tuple(self.pool), tuple(self.outbox), self.ask_at.copy(), _PLAINLY(self)
+
+    def restore(self, kept: Any) -> None:
+        spare, pool, outbox, self.ask_at, plain = kept
+        if spare is not None:
+            self.spare.restore(spare)
+        self.pool, self.outbox = deque(pool), deque(outbox, maxlen=KEPT)
+        for name, value in zip(_PLAIN, plain, strict=True):
+            setattr(self, name, value)
+        self._fresh = None
 
     def busy_here(self) -> bool:
         """Whether there is, or will be, something to tell."""

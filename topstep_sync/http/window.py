@@ -9,7 +9,8 @@ import math
 from bisect import insort
 from collections import deque
 from collections.abc import Mapping
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 from topstep_sync.http.learning import FOREVER, Learned
 
@@ -94,6 +95,20 @@ class Window:
         """The last grant was that of a probe."""
         self.review_at = FOREVER
         self._settle()
+
+    def kept(self) -> tuple[Any, ...]:
+        """Everything as it is now, for `restore`."""
+        return _NUMBERS(self), self.learned.kept(), tuple(self.busy), tuple(self.ahead), tuple(self.freed)
+
+    def restore(self, kept: tuple[Any, ...]) -> None:
+        """Everything is as it was when `kept` was called: what began since was interrupted half-way."""
+        numbers, learned, busy, ahead, freed = kept
+        for name, value in zip(_NUMBERED, numbers, strict=True):
+            setattr(self, name, value)
+        self.learned.restore(learned)
+        for stamps, old in ((self.busy, busy), (self.ahead, ahead), (self.freed, freed)):
+            stamps.clear()
+            stamps.extend(old)
 
     @property
     def flying(self) -> int:
@@ -272,3 +287,7 @@ class Window:
         self.quiet_until = -math.inf
         if self.gate is Gate.PROBING:
             self.step(Notice.LOST)
+
+
+_NUMBERED: Final = tuple(name for name in Window.__slots__ if name not in ("ahead", "busy", "freed", "learned"))
+_NUMBERS: Final = attrgetter(*_NUMBERED)

@@ -80,11 +80,13 @@ class Lane:
             lock.acquire()
             now = self.now()
             window = self.window
-            if self.calm and now < window.quiet_until and window.taken < (window.ceiling if rank else window.cap):
-                permit = Permit(None, now)
+            if not self.calm or now >= window.quiet_until:
+                permit = self.whole(self._claim, rank, now)
+            elif window.taken < (window.ceiling if rank else window.cap):
+                # Nothing returns between the two but the permit, so a signal finds neither or both.
                 window.taken += 1
-                permit._lane = self
-            else:
+                permit = Permit(self, now)
+            elif self.strays:
                 permit = self.whole(self._claim, rank, now)
             lock.release()
         except BaseException:

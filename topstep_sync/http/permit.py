@@ -75,23 +75,21 @@ class Permit(msgspec.Struct, eq=False, gc=False):  # made twice as quickly as a 
         lane = self._lane
         if lane is None:
             return
-        lock, waiter = lane.lock, None
+        lock = lane.lock
         try:
             lock.acquire()
-            if self._lane is not None:
-                if lane.calm:
-                    now = lane.now()
-                    # No signal comes between these two: nothing that is called returns.
-                    self._lane = None
-                    lane.busy.append(now)
-                else:
-                    waiter = lane.whole(lane.finished, self, ends=self)
+            if lane.calm and self._lane is not None:
+                now = lane.now()
+                # No signal comes between these two: nothing that is called returns.
+                self._lane = None
+                lane.busy.append(now)
+                lock.release()
+                return
             lock.release()
         except BaseException:
             let_go(lock)
             raise
-        if waiter is not None:
-            waiter.wake.set()
+        self._say(lane, lane.finished)
 
     def refund(self) -> None:
         """Provably nothing was sent: the slot is free at once."""
@@ -123,8 +121,9 @@ class Permit(msgspec.Struct, eq=False, gc=False):  # made twice as quickly as a 
     def __del__(self) -> None:
         lane = self._lane
         if lane is not None:  # whoever holds the lock may be the one that drops it, so nothing can be done here
+            self._lane = None  # a debugger may keep it, and drop it a second time
             stray = copy(self)
-            stray._lane, stray.granted = None, lane.now()
+            stray.granted = lane.now()
             lane.strays.append(stray)
 
     def __enter__(self) -> Self:

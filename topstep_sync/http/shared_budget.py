@@ -49,14 +49,16 @@ class MemoryBudget:
     def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._lock = threading.Lock()  # guards the windows
-        self._windows: dict[str, SharedWindow] = {}
+        self._windows: dict[str, bytes] = {}
 
     def exchange(self, rules: Rules, ask: Ask, patience: float = PATIENCE) -> Answer:
         with self._lock:
-            window = self._windows.get(rules.name)
-            if window is None:
-                window = self._windows[rules.name] = SharedWindow(rules)
-            return window.exchange(self._clock.monotonic(), ask)
+            now = self._clock.monotonic()
+            # Read and written like everywhere else: an exchange that Ctrl-C ends half-way has not happened.
+            window = SharedWindow.load(rules, self._windows.get(rules.name), now)
+            answer = window.exchange(now, ask)
+            self._windows[rules.name] = window.dump()
+            return answer
 
     def forget(self, rules: Rules) -> None:
         with self._lock:

@@ -70,7 +70,7 @@ class Errand:
 
 
 _PLAIN: Final = (
-    "appetite", "asked_last", "errand", "figures", "flying", "given", "lost", "_last", "_serial", "_taking",
+    "appetite", "asked_last", "errand", "figures", "flying", "given", "lost", "unsure", "_last", "_serial", "_taking",
 )  # fmt: skip
 _PLAINLY: Final = attrgetter(*_PLAIN)
 
@@ -97,6 +97,8 @@ class SharedLane(Lane):
         """Who is at the store for this class."""
         self.onlookers: list[threading.Event] = []
         """Who wants to know when nobody is there any more."""
+        self.unsure = False
+        """There may be a lease that never reached us; the next exchange gives it back."""
         self._serial = 0
         self._last = 0
         """The newest lease that reached us."""
@@ -126,7 +128,7 @@ class SharedLane(Lane):
         if delay > 0.0:
             return delay
         self._drop_stale(now, now)
-        self._taking = next((held for held in self.pool if not (rank and held.urgent)), None)
+        self._taking = self._usable(rank == 0)
         if self._taking is None:
             delay = self._without_lease(rank, now)
         else:
@@ -134,6 +136,13 @@ class SharedLane(Lane):
         if delay <= 0.0 and self.pacing and rank:
             self.pacing.spend(now)
         return delay
+
+    def _usable(self, urgent: bool) -> Held | None:
+        """The lease that such a call takes its permit from."""
+        for held in self.pool:
+            if urgent or not held.urgent:
+                return held
+        return None
 
     def _use(self, held: Held) -> None:
         """One permit less is at hand under *held*."""
@@ -177,7 +186,7 @@ class SharedLane(Lane):
         paced = self.pacing.wait(now, ahead) if self.pacing and rank else 0.0
         if self.lost and self._shared:
             return max(paced, self.spare.wait(now, ahead, rank == 0))
-        if any(not (rank and held.urgent) for held in self.pool) or self.lost:
+        if self.lost or self._usable(rank == 0) is not None:
             return paced
         return max(paced, self.ask_at[rank == 0] - now, 0.0)
 
@@ -244,7 +253,7 @@ class SharedLane(Lane):
 
     def ask(self, now: float, urgent: bool) -> Errand | None:
         """What to exchange with the store so that somebody gets a permit; `None` while there is nothing to ask."""
-        if self.closed or self.away(now) or now < self.ask_at[urgent] or any(not held.urgent for held in self.pool):
+        if self.closed or self.away(now) or now < self.ask_at[urgent] or self._usable(False) is not None:
             return None
         waiting = self.line.counts()
         needed = max(1, min(self.largest, waiting[0] if urgent else sum(waiting)))
@@ -258,7 +267,7 @@ class SharedLane(Lane):
         if self.away(now):
             return None
         self._drop_stale(math.inf if everything else now, now)
-        if not self.outbox or (now < self.ask_at_least() and not everything):
+        if not (self.outbox or self.unsure) or (now < self.ask_at_least() and not everything):
             return None
         return self._go(now)
 
@@ -279,7 +288,7 @@ class SharedLane(Lane):
         if errand is not self.errand:
             return None  # somebody went after it, and the store takes back what this one got
         self.errand, ask = None, errand.ask
-        self.lost = ""
+        self.lost, self.unsure = "", False
         self.figures = answer
         if answer.granted:
             self._last = answer.lease
@@ -302,6 +311,7 @@ class SharedLane(Lane):
             for e in ask.ended
         ]
         self.outbox = deque([*untold, *self.outbox], maxlen=KEPT)
+        self.unsure = self.unsure or ask.needed > 0
         if why:
             self.lost = why
             self.ask_at = dict.fromkeys(self.ask_at, now + AGAIN)
@@ -323,7 +333,7 @@ class SharedLane(Lane):
 
     def busy_here(self) -> bool:
         """Whether there is, or will be, something to tell."""
-        return bool(self.outbox or self.pool or self.flying)
+        return bool(self.outbox or self.pool or self.flying or self.unsure)
 
     ############################################ figures ############################################
 

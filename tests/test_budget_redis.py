@@ -32,7 +32,7 @@ class TestReal:
     @given(
         steps=st.lists(
             st.tuples(
-                st.sampled_from(["ask", "ask", "urgent", DONE, DONE, UNUSED, GAVE_UP, REFUSED]),
+                st.sampled_from(["ask", "ask", "urgent", "again", "lost", DONE, DONE, UNUSED, GAVE_UP, REFUSED]),
                 st.sampled_from([0.0, 0.25, 3.0, 10.0, 70.0]),
                 st.integers(0, 9),
             ),
@@ -44,18 +44,25 @@ class TestReal:
         clock = ManualClock()
         both = [RedisBudget(url, "parity", clock=clock), MemoryBudget(clock=clock)]
         both[0].forget(RULES)
-        held: list[int] = []
+        held: list[tuple[str, int]] = []
+        serials = dict.fromkeys("012", 0)
+        known = dict.fromkeys("012", 0)
         for what, pause, which in steps:
             clock.advance(pause)
-            if what in ("ask", "urgent"):
-                ask = Ask(f"{which % 3}", which, 9, what == "urgent")
-            elif held:
-                ended = Ended(held.pop(which % len(held)), what, which / 8, 1.0, None)
-                ask = Ask("0", which % 2, which % 2, False, [ended])
-            else:
-                continue
+            who, ended, needed = f"{which % 3}", [], which
+            if what in (DONE, UNUSED, GAVE_UP, REFUSED):
+                if not held:
+                    continue
+                who, number = held.pop(which % len(held))
+                ended = [Ended(number, what, which / 8, 1.0, None, serials[who] if which == 5 else 0)]
+                needed = which % 2
+            if what != "again":
+                serials[who] += 1
+            ask = Ask(who, needed, 9, what == "urgent", ended, serials[who] if which != 7 else 0, known[who])
             real, model = (budget.exchange(RULES, ask) for budget in both)
-            held += [model.lease] * model.granted
+            if model.granted and what != "lost":
+                held += [(who, model.lease)] * model.granted
+                known[who] = max(known[who], model.lease)
             assert pytest.approx(model.wait, abs=1e-5) == real.wait
             assert (model.lease, model.granted, model.probe, model.used, model.gate, model.cap) == (
                 real.lease, real.granted, real.probe, real.used, real.gate, real.cap
@@ -121,10 +128,59 @@ class TestReal:
         budget.close()
         other.close()
 
-    def test_what_cannot_be_read_begins_anew(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_server_without_the_script(self, url: str) -> None:
+        """A server that was started anew, or was told to forget scripts, gets it again."""
+        budget = RedisBudget(url, "flushed", clock=ManualClock())
+        budget.exchange(RULES, Ask("a", 1, 1))
+        budget._client.script_flush()
+        assert 2 == budget.exchange(RULES, Ask("a", 1, 1)).used
+        budget.close()
+
+    def test_connections_that_were_dropped_while_idle(self, url: str) -> None:
+        """A restart or a proxy that cuts idle connections costs nobody a refusal."""
+        budget, other = RedisBudget(url, "dropped", clock=ManualClock()), RedisBudget(url, "dropped")
+        budget.exchange(RULES, Ask("a", 1, 1))
+        other._client.client_kill_filter(_type="normal", skipme=True)
+        assert 2 == budget.exchange(RULES, Ask("a", 1, 1)).used
+        budget.close()
+        other.close()
+
+    def test_a_server_that_may_not_write(self, url: str) -> None:
+        """After a failover the old server refuses; nothing is kept open to it, so a name is looked up again."""
+        budget, admin = RedisBudget(url, "failover", clock=ManualClock()), RedisBudget(url, "admin")
+        budget.exchange(RULES, Ask("a", 1, 1))
+        admin._client.replicaof("127.0.0.1", 1)
+        try:
+            with pytest.raises(BudgetLost, match="ReadOnly"):
+                budget.exchange(RULES, Ask("a", 1, 1))
+        finally:
+            admin._client.replicaof("NO", "ONE")
+        idle = budget._client.connection_pool._available_connections
+        assert (True, 2) == (
+            all(connection._sock is None for connection in idle), budget.exchange(RULES, Ask("a", 1, 1)).used
+        )  # fmt: skip
+        budget.close()
+        admin.close()
+
+    def test_an_answer_that_comes_too_late(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A lease that the server gave after we stopped listening counts, until the next exchange gives it back."""
+        monkeypatch.setattr(budget_redis, "TIMEOUT", 0.1)
+        budget, admin = RedisBudget(url, "late", clock=ManualClock()), RedisBudget(url, "admin")
+        budget.exchange(RULES, Ask("a", 1, 1, serial=1))
+        admin._client.execute_command("CLIENT", "PAUSE", "250", "WRITE")
+        with pytest.raises(BudgetLost, match="Timeout"):
+            budget.exchange(RULES, Ask("a", 3, 3, ended=[Ended(1, DONE, 0.0)], serial=2, last=1))
+        time.sleep(0.3)
+        told = [Ended(1, DONE, 0.0, first=2)]
+        assert 2 == budget.exchange(RULES, Ask("a", 1, 1, ended=told, serial=3, last=1)).used
+        budget.close()
+        admin.close()
+
+    @pytest.mark.parametrize("stored", [b"\x80", b"junk", b"\xc1", b"", b"\x93\x01\x02\x03"])
+    def test_what_cannot_be_read_begins_anew(self, url: str, stored: bytes, caplog: pytest.LogCaptureFixture) -> None:
         """A value that is no window, or none of this version, is told and replaced."""
         budget = RedisBudget(url, "junk", clock=ManualClock())
-        budget._client.set(budget._name(RULES), b"\x80")
+        budget._client.set(budget._name(RULES), stored)
         assert 6 == budget.exchange(RULES, Ask("a", 8, 8)).granted
         assert "cannot be read" in caplog.text
         budget.close()

@@ -4,7 +4,9 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from topstep_sync.clock import ManualClock
 from topstep_sync.http import budget_sqlite
 from topstep_sync.http.budget_sqlite import SQLiteBudget
-from topstep_sync.http.sharing import Ask, BudgetLost, Rules
+from topstep_sync.http.sharing import Ask, BudgetBusy, BudgetLost, Rules
 
 RULES = Rules("general", 8, 10.0, 0.0, 0, 5.0)
 
@@ -101,18 +103,89 @@ def test_another_process_repaired_it_already(tmp_path: Path, monkeypatch: pytest
     budget.close()
 
 
-def test_trouble_other_than_damage_moves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is locked for long is not damaged."""
-    monkeypatch.setattr(budget_sqlite, "PATIENCE", 0.05)
+def test_trouble_other_than_damage_moves_nothing(tmp_path: Path) -> None:
+    """A file that another uses for longer than one has patience is not damaged."""
     budget = opened(tmp_path)
     lease(budget, 1)
     other = sqlite3.connect(budget.path, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    budget.close()
-    with pytest.raises(BudgetLost, match="locked"):
-        lease(budget, 1)
+    other.execute("BEGIN IMMEDIATE")
+    start = time.monotonic()
+    with pytest.raises(BudgetBusy, match="locked by other processes"):
+        budget.exchange(RULES, Ask("a", 1, 1), 0.1)
+    assert 0.1 <= time.monotonic() - start < 2.0
     other.close()
     assert 7 == lease(budget, 8)
+    budget.close()
+
+
+def test_nothing_waits_for_the_disk(tmp_path: Path) -> None:
+    """No transaction holds others up while a slow disk writes what nobody needs after a crash of the machine."""
+    budget = opened(tmp_path)
+    lease(budget, 1)
+    assert budget._connection is not None
+    assert [(0,), ("wal",)] == [
+        budget._connection.execute(f"PRAGMA {name}").fetchone() for name in ("synchronous", "journal_mode")
+    ]
+    budget.close()
+
+
+@pytest.mark.slow
+def test_nobody_starves(tmp_path: Path) -> None:
+    """However busy another process keeps the file, each of 32 threads gets its turn within its patience."""
+    budget, end = opened(tmp_path), threading.Event()
+    lease(budget, 1)
+
+    def crowd() -> None:
+        other = sqlite3.connect(budget.path, isolation_level=None, timeout=5.0)
+        while not end.is_set():
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(0.02)
+            other.execute("COMMIT")
+            time.sleep(0.001)
+        other.close()
+
+    crowding = threading.Thread(target=crowd)
+    crowding.start()
+    try:
+        with ThreadPoolExecutor(32) as pool:
+            used = list(pool.map(lambda n: budget.exchange(RULES, Ask(f"x{n}", 0)).used, range(96)))
+    finally:
+        end.set()
+        crowding.join()
+    assert [1] * 96 == used
+    budget.close()
+
+
+def test_an_interrupted_exchange_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C within the transaction leaves the file as it was, and the next exchange works."""
+    budget = opened(tmp_path)
+    lease(budget, 2)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(budget_sqlite, "load", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lease(budget, 3)
+    assert 6 == lease(budget, 8)
+    budget._turn.acquire()
+    budget._connection and budget._connection.execute("BEGIN IMMEDIATE")  # as if interrupted a moment earlier
+    budget._turn.release()
+    assert 0 == lease(budget, 1)
+    budget.close()
+
+
+def test_a_document_that_contradicts_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A page that a crash of the machine left half written is not believed."""
+    budget = opened(tmp_path)
+    lease(budget, 5)
+    window = budget_sqlite.load(RULES, None, 0.0)
+    window.taken = 4
+    with sqlite3.connect(budget.path) as connection:
+        connection.execute("UPDATE budget SET state = ?", (window.dump(),))
+    connection.close()
+    assert (8, True) == (lease(budget, 8), "4 calls are in flight, and 0 leased" in caplog.text)
     budget.close()
 
 

@@ -1,5 +1,6 @@
 """A limiter in front of a shared budget: who goes to the store, and what happens when it is out of reach."""
 
+import dataclasses
 import logging
 import os
 import threading
@@ -17,8 +18,8 @@ from topstep_sync.http.budget_redis import RedisBudget
 from topstep_sync.http.budget_sqlite import SQLiteBudget
 from topstep_sync.http.rate_limiter import RateLimiter
 from topstep_sync.http.shared_budget import MemoryBudget
-from topstep_sync.http.shared_lane import AGAIN, SharedLane
-from topstep_sync.http.sharing import PATIENCE, USABLE, Answer, Ask, BudgetLost, Rules
+from topstep_sync.http.shared_lane import AGAIN, AWAY, SharedLane
+from topstep_sync.http.sharing import PATIENCE, USABLE, Answer, Ask, BudgetBusy, BudgetLost, Rules
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,8 @@ class Store(MemoryBudget):
         super().__init__(clock=clock)
         self.asked: list[Ask] = []
         self.trouble: BaseException | None = None
+        self.after: BaseException | None = None
+        """Trouble after everything is done."""
         self.gate = threading.Event()
         self.gate.set()
 
@@ -45,7 +48,10 @@ class Store(MemoryBudget):
         if self.trouble is not None:
             raise self.trouble
         self.asked.append(ask)
-        return super().exchange(rules, ask, patience)
+        answer = super().exchange(rules, ask, patience)
+        if self.after is not None:
+            raise self.after
+        return answer
 
     @property
     def asks(self) -> list[Ask]:
@@ -178,9 +184,76 @@ class TestLeases:
         with pytest.raises(KeyboardInterrupt):
             limiter.acquire(ORDERS)
         store.trouble = None
-        clock.advance(AGAIN)
+        assert limiter.health()["ok"]
         assert limiter.acquire(ORDERS).open
         limiter.close()
+
+    def test_without_waiting_the_store_is_asked_too(self, clock: WatchedClock, store: Store) -> None:
+        """Who does not want to wait gets what the store has, and is refused only where it has nothing."""
+        limiter = make(clock, store, general_limit=1, reserved=0)
+        limiter.acquire(ORDERS, blocking=False).done()
+        with pytest.raises(RateLimitTimeout):
+            limiter.acquire(ORDERS, blocking=False)
+        limiter.close()
+
+    def test_none_is_the_stores_word(self, clock: WatchedClock, store: Store) -> None:
+        """Who finds another thread at the store waits for it, instead of being told that there is no permit."""
+        limiter = make(clock, store, general_limit=1000)
+        store.gate.clear()
+        threads = [threading.Thread(target=lambda: permits.append(limiter.try_acquire(ORDERS))) for _ in range(4)]
+        permits: list[Any] = []
+        for thread in threads:
+            thread.start()
+        while len(lane_of(limiter).onlookers) < 3:
+            time.sleep(0.001)
+        store.gate.set()
+        for thread in threads:
+            thread.join(10)
+        assert 4 == sum(permit is not None for permit in permits)
+        limiter.close()
+
+    def test_one_that_is_lost_at_the_store(
+        self, clock: WatchedClock, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody waits for ever for one that will not come back, and what it may bring is not used."""
+        limiter = make(clock, store)
+        lane = lane_of(limiter)
+        with lane.lock:
+            errand = lane.ask(clock.monotonic(), False)
+        assert errand is not None
+        answer = store.exchange(lane.rules, errand.ask)
+        lane.errand = dataclasses.replace(errand, thread=0)
+        with lane.lock:
+            assert lane.ask(clock.monotonic(), False) is None
+        clock.advance(AWAY)
+        permit = limiter.try_acquire(ORDERS)
+        assert permit is not None
+        with lane.lock:
+            assert lane.answered(errand, answer, clock.monotonic()) is None
+            assert lane.unanswered(errand, "", clock.monotonic()) is None
+        assert (0, 1) == (len(lane.pool), store.exchange(lane.rules, Ask("x")).used)
+        permit.refund()
+        limiter.close()
+
+    @pytest.mark.parametrize("how", ["done", "refund", "throttled"])
+    def test_an_answer_that_is_lost(self, clock: WatchedClock, store: Store, how: str) -> None:
+        """What the store did before the connection broke is done once, and a lease in the lost answer is not lost."""
+        limiter = make(clock, store, general_limit=100, reserved=0)
+        for _ in range(2):
+            limiter.acquire(ORDERS).refund()
+        kept = [limiter.acquire(ORDERS), limiter.acquire(ORDERS)]
+        getattr(kept.pop(), how)()
+        store.after = BudgetLost("broken")
+        assert limiter._courier is not None
+        limiter._courier.flush(everything=True)
+        store.after = None
+        clock.advance(AGAIN)
+        limiter._courier.flush(everything=True)
+        expected = 2 if how == "done" else 1
+        assert expected == store.exchange(lane_of(limiter).rules, Ask("x")).used
+        kept.pop().done()
+        limiter.close()
+        assert expected == store.exchange(lane_of(limiter).rules, Ask("x")).used
 
     def test_close_gives_everything_back(self, clock: WatchedClock, store: Store) -> None:
         """After a clean end nothing is held but what the gateway counts."""
@@ -226,6 +299,31 @@ class TestOutOfReach:
         clock.advance(AGAIN)
         assert limiter.acquire(ORDERS).open
         assert (True, 2) == (limiter.health()["ok"], len(caplog.records))
+        limiter.close()
+
+    def test_a_store_that_others_use_is_not_lost(self, clock: WatchedClock, store: Store) -> None:
+        """Who has little time is refused; the others go on."""
+        limiter = make(clock, store)
+        store.trouble = BudgetBusy("locked")
+        assert limiter.try_acquire(ORDERS) is None
+        with pytest.raises(RateLimitTimeout) as caught:
+            limiter.acquire(ORDERS, blocking=False)
+        assert (RateLimitTimeout, True) == (type(caught.value), limiter.health()["ok"])
+        with pytest.raises(BudgetUnavailable, match="locked"):
+            limiter.acquire(ORDERS)
+        store.trouble = None
+        limiter.close()
+
+    def test_a_reset_out_of_reach(self, clock: WatchedClock, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever resets learns that it was not possible."""
+
+        def gone(rules: Rules) -> None:
+            raise BudgetLost("gone")
+
+        limiter = make(clock, store)
+        monkeypatch.setattr(store, "forget", gone)
+        with pytest.raises(BudgetUnavailable, match="is not reset"):
+            limiter.reset()
         limiter.close()
 
     def test_every_waiter_learns_it(self, clock: WatchedClock, store: Store) -> None:

@@ -23,6 +23,7 @@ from topstep_sync.http.budget_redis import RedisBudget
 from topstep_sync.http.budget_sqlite import SQLiteBudget
 from topstep_sync.http.rate_limiter import RateLimiter
 from topstep_sync.http.shared_budget import FILE, MemoryBudget, default_path, open_budget
+from topstep_sync.http.shared_window import KNOWN
 from topstep_sync.http.sharing import DONE, GAVE_UP, LONGEST, REFUSED, UNUSED, USABLE, Ask, Ended, Rules, SharedBudget
 
 RULES = Rules("general", 8, 10.0, 0.0, 2, 5.0)
@@ -187,6 +188,68 @@ class TestStore:
         budget.forked()
         assert 1 == budget.exchange(RULES, ask(8)).granted
 
+    def test_a_repeated_exchange_counts_once(self, opened: Opener) -> None:
+        """Who did not get the answer asks again, and gets the same one; nothing is told twice."""
+        budget = opened(ManualClock())
+        first = Ask("a", 3, 3, serial=1)
+        assert [(1, 3, 3)] * 2 == [(a.lease, a.granted, a.used) for a in (budget.exchange(RULES, first) for _ in "12")]
+        told = Ask("a", 0, ended=[Ended(1, UNUSED, 0.0)], serial=2, last=1)
+        assert [2, 2] == [budget.exchange(RULES, told).used for _ in "12"]
+        retold = Ask("a", 0, ended=[Ended(1, UNUSED, 0.0, first=2), Ended(1, DONE, 0.0, first=3)], serial=3, last=1)
+        assert 2 == budget.exchange(RULES, retold).used
+        assert (0, 2) == ((late := budget.exchange(RULES, told)).granted, late.used)
+
+    def test_a_lease_that_never_arrived_is_free_again(self, opened: Opener) -> None:
+        """The next exchange of its holder shows that it does not know it."""
+        budget = opened(ManualClock())
+        budget.exchange(RULES, Ask("a", 3, 3, serial=1))
+        assert (1, 1) == ((second := budget.exchange(RULES, Ask("a", 1, 1, serial=2))).granted, second.used)
+        overtaken = budget.exchange(RULES, Ask("a", 3, 3, serial=1))
+        assert (0, 1) == (overtaken.granted, overtaken.used)
+
+    def test_a_probe_that_never_arrived_is_made_again(self, opened: Opener) -> None:
+        """A class does not wait for the outcome of a call that nobody makes."""
+        clock = ManualClock()
+        budget = opened(clock)
+        budget.exchange(RULES, ask(8, urgent=True, who="b"))
+        budget.exchange(RULES, ask(who="b", ended=[Ended(1, DONE, 0.0)] * 8))
+        clock.advance(10.001)
+        assert [(True, 1), (True, 1)] == [
+            (a.probe, a.granted) for a in (budget.exchange(RULES, Ask("a", 2, 2, serial=n)) for n in (1, 2))
+        ]
+
+    def test_numbers_are_not_used_twice(self, opened: Opener) -> None:
+        """A store that lost its memory ends no lease for another that had the same number."""
+        budget = opened(ManualClock())
+        budget.forget(RULES)
+        assert 1 == budget.exchange(RULES, Ask("b", 1, 1, serial=1)).lease
+        assert 8 == budget.exchange(RULES, Ask("a", 1, 1, ended=[Ended(1, UNUSED, 0.0)], serial=9, last=7)).lease
+        assert 2 == budget.exchange(RULES, ask()).used
+
+    def test_a_holder_is_forgotten_in_the_end(self, opened: Opener) -> None:
+        """Processes that come and go fill no memory."""
+        clock = ManualClock()
+        budget = opened(clock)
+        budget.exchange(RULES, Ask("a", serial=5))
+        clock.advance(KNOWN + 1)
+        budget.exchange(RULES, Ask("b", serial=1))
+        assert 1 == budget.exchange(RULES, Ask("a", 1, 1, serial=1)).granted
+
+    def test_a_clock_that_went_back(self, opened: Opener) -> None:
+        """After a restart of the machine, or a step of the server's clock, nothing is busy longer than it could be."""
+        late, early = ManualClock(5000.0), ManualClock(10.0)
+        budget = opened(late)
+        budget.exchange(RULES, Ask("a", 6, 6, serial=1))
+        budget.exchange(RULES, Ask("a", ended=[Ended(1, DONE, 0.0), Ended(1, GAVE_UP, 0.0)], serial=2, last=1))
+        if budget.kind == "memory":
+            pytest.skip("memory has no other clock")
+        budget = opened(early)
+        assert 6 == budget.exchange(RULES, Ask("b", serial=1)).used
+        early.advance(15.1)
+        assert 4 == budget.exchange(RULES, Ask("b", serial=2)).used
+        early.advance(USABLE + LONGEST + 1)
+        assert 0 == budget.exchange(RULES, Ask("b", serial=3)).used
+
     def test_32_threads(self, opened: Opener) -> None:
         """However many ask at once, nobody gets what another has."""
         budget, rules = opened(ManualClock()), Rules("general", 100, 10.0, 0.0, 0, 5.0)
@@ -331,6 +394,12 @@ class TestOpening:
             open_budget(Config.of({"rate": {"budget": "redis"}}))
         budget = open_budget(Config.of({"rate": {"budget": "redis", "budget_path": "redis://:hunter2@127.0.0.1:1/0"}}))
         assert isinstance(budget, RedisBudget)
+
+    def test_an_address_that_is_none(self) -> None:
+        """The error says what was expected, and not the address, which may hold a password."""
+        with pytest.raises(ConfigError, match="redis://") as caught:
+            open_budget(Config.of({"rate": {"budget": "redis", "budget_path": "hunter2@127.0.0.1"}}))
+        assert "hunter2" not in str(caught.value)
 
     def test_an_address_with_a_password_is_not_shown(self) -> None:
         """The configuration's repr holds no secret."""

@@ -54,6 +54,12 @@ class Courier:
             self._start()
         return asked
 
+    def told_to_wait(self, lane: Lane, *, urgent: bool) -> bool:
+        """Whether the store has no permit for such a call now."""
+        assert isinstance(lane, SharedLane)
+        with lane.lock:
+            return lane.ask_at[urgent] > lane.now()
+
     def flush(self, *, everything: bool = False) -> None:
         """What ended has been told; *everything*: and leases at hand are given back."""
         for lane in self._lanes:

@@ -30,6 +30,8 @@ RECHECK: Final = 1.0
 GLANCE: Final = 0.25
 """Seconds that one who does not want to wait gives the store of a shared budget."""
 
+GLANCES: Final = 8
+
 FREE: Final = Permit(None, 0.0)
 """The permit of a call that the gateway does not count."""
 
@@ -115,8 +117,15 @@ class RateLimiter:
         """A permit that the store of a shared budget has right now."""
         if self._courier is None:
             return None
-        self._courier.fetch(lane, urgent=rank == 0, patience=GLANCE, wait=True)
-        return lane.claim(rank)
+        end = self._clock.monotonic() + GLANCE
+        for _ in range(GLANCES):  # another thread may be quicker to take what this one has fetched
+            self._courier.fetch(lane, urgent=rank == 0, patience=GLANCE, wait=True)
+            permit = lane.claim(rank)
+            if permit is not None or self._courier.told_to_wait(lane, urgent=rank == 0):
+                return permit
+            if self._clock.monotonic() >= end:
+                break
+        return None
 
     def _fetch(self, lane: Lane, rank: int, left: float) -> bool:
         """Whether the store of a shared budget was asked for permits."""

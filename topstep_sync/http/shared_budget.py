@@ -30,7 +30,10 @@ def open_budget(config: Config, *, clock: Clock = SYSTEM_CLOCK) -> SharedBudget 
             raise ConfigError("RateConfig.budget is 'redis' without budget_path; expected redis://host:6379/0")
         from topstep_sync.http.budget_redis import RedisBudget
 
-        return RedisBudget(rate.budget_path, key)
+        try:
+            return RedisBudget(rate.budget_path, key)
+        except ValueError:  # its text may hold the address, and that a password
+            raise ConfigError("RateConfig.budget_path is no address; expected redis://host:6379/0") from None
     return None
 
 

@@ -25,7 +25,7 @@ USABLE: Final = 2.0
 """Seconds within which a leased permit is used or given back; less than any grace, see `SharedWindow.bury`."""
 
 LONGEST: Final = 60.0
-"""Seconds after which a call that nobody reported counts as complete: its request arrived long before, or never will."""
+"""Seconds after which a call that nobody reported counts as complete: its request came long before, or never will."""
 
 PATIENCE: Final = 5.0
 """Seconds that an exchange may take where nobody is in a hurry."""

@@ -301,7 +301,9 @@ class TestOutOfReach:
         assert (True, 2) == (limiter.health()["ok"], len(caplog.records))
         limiter.close()
 
-    def test_a_store_that_others_use_is_not_lost(self, clock: WatchedClock, store: Store) -> None:
+    def test_a_store_that_others_use_is_not_lost(
+        self, clock: WatchedClock, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Who has little time is refused; the others go on."""
         limiter = make(clock, store)
         store.trouble = BudgetBusy("locked")
@@ -311,6 +313,9 @@ class TestOutOfReach:
         assert (RateLimitTimeout, True) == (type(caught.value), limiter.health()["ok"])
         with pytest.raises(BudgetUnavailable, match="locked"):
             limiter.acquire(ORDERS)
+        clock.advance(AGAIN)
+        monkeypatch.setattr(rate_limiter, "GLANCE", 0.0)
+        assert limiter.try_acquire(ORDERS) is None
         store.trouble = None
         limiter.close()
 

@@ -279,3 +279,50 @@ class TestDropped:
         with pytest.raises(RateLimitTimeout) as caught:
             limiter.acquire(ORDERS, deadline=Deadline(5.0, clock))
         assert 15.0 == caught.value.wait_needed
+
+
+class TestInterrupted:
+    """What `test_ctrl_c_anywhere` shows for every place, at one place each: the tracer of coverage sees these."""
+
+    @pytest.mark.parametrize("dropped", [0, 1])
+    @pytest.mark.parametrize("act", ["done", "gave_up"])
+    def test_the_clock_is_interrupted(self, act: str, dropped: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The permit is good as before, and nothing is held."""
+        limiter = RateLimiter({**SMALL, "general_window": 10.0}, clock=ManualClock())
+        lane = limiter._lanes["general"]  # type: ignore[index]
+        permit = limiter.acquire(ORDERS)
+        for _ in range(dropped):
+            limiter.acquire(ORDERS)
+
+        def interrupted() -> float:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lane, "now", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                getattr(permit, act)()
+            with pytest.raises(KeyboardInterrupt):
+                limiter.get_wait_time(ORDERS)
+        assert (True, False) == (permit.open, lane.lock._is_owned())
+        getattr(permit, act)()
+        assert (1 + dropped, 0) == (limiter.budget()["general"].used, lane.in_flight)
+        assert dropped + (act == "gave_up") == limiter.get_stats()["general"]["gave_up"]
+
+    def test_a_waiter_that_has_its_permit_already(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The permit is given back, and the line is empty."""
+        clock = ManualClock(auto=True)
+        limiter = RateLimiter({**SMALL, "general_limit": 1}, clock=clock)
+        lane = limiter._lanes["general"]  # type: ignore[index]
+        limiter.acquire(ORDERS).done()
+        original = limiter._wait
+
+        def interrupted(*args: Any) -> Permit:
+            original(*args)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(limiter, "_wait", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                limiter.acquire(ORDERS)
+        assert (0, 0) == (len(lane.line), limiter.budget()["general"].used)
+        assert limiter.try_acquire(ORDERS) is not None

@@ -164,6 +164,18 @@ class TestStored:
         assert ([10.0], [15.0], True) == (list(found.busy), found.ahead, found.until <= 10.0 + found.learned.most)
         assert (0, True) == (found.exchange(10.0 + USABLE + LONGEST + 20, ask()).used, found.thawed <= 10.0)
 
+    def test_evidence_from_the_future_is_dropped(self) -> None:
+        """What was learned stays under review, and slots that were free stay free."""
+        window = SharedWindow(RULES)
+        window.exchange(5000.0, ask(8, urgent=True))
+        window.exchange(5000.0, ask(ended=[Ended(1, DONE, 0.0)] * 8))
+        probe = window.exchange(5010.1, ask(1))
+        window.exchange(5010.2, ask(ended=[Ended(probe.lease, REFUSED, 0.0, 0.1)]))
+        window.exchange(5010.9, ask())
+        assert (True, True) == (bool(window.freed or window.busy), window.review_at < math.inf)
+        found = again(window, 10.0)
+        assert (True, True) == (all(stamp <= 10.0 for stamp in (*found.freed, *found.busy)), found.review_at <= 11.0)
+
     @pytest.mark.parametrize("stored", [b"", b"nonsense", b"\x80", b"\xc0"])
     def test_what_cannot_be_read_is_told_and_begun_anew(self, stored: bytes, caplog: pytest.LogCaptureFixture) -> None:
         """A damaged row is no reason to stop trading."""

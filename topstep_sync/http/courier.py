@@ -80,6 +80,9 @@ class Courier:
         except BudgetLost as error:
             busy = isinstance(error, BudgetBusy) and patience < PATIENCE
             why = "" if busy else str(error)
+        except Exception as error:
+            why = f"it failed with {type(error).__name__}"  # a store's bug; Ctrl-C is nobody's
+            raise
         finally:
             self._come_back(lane, answer, why)
         if not busy:

@@ -126,7 +126,8 @@ class Lane:
             self.strays.popleft()
 
     def kept(self) -> Any:
-        """What is decided by, as it is now, for `restore`. The line is not in it: its changes are single steps."""
+        """What is decided by, as it is now, for `restore`. Not in it: the line, whose changes are single steps, and the
+        tally, which is changed last."""
         return self.window.kept()
 
     def restore(self, kept: Any) -> None:
@@ -259,9 +260,10 @@ class Lane:
 
     def refunded(self, permit: Permit) -> Waiter | None:
         """Nothing was sent under *permit*."""
-        self.tally.refunded += 1
         self.window.refund(self.now(), permit.probe)
-        return self._stirred(True)
+        waiter = self._stirred(True)
+        self.tally.refunded += 1
+        return waiter
 
     def gave_up(self, permit: Permit) -> Waiter | None:
         """Nobody knows whether the gateway counts the call of *permit*."""
@@ -272,15 +274,17 @@ class Lane:
         self._abandoned(permit, permit.granted)
 
     def _abandoned(self, permit: Permit, at: float) -> Waiter | None:
-        self.tally.gave_up += 1
         self.window.abandon(at + self.grace, self.now(), permit.probe)
-        return self._stirred(permit.probe)
+        waiter = self._stirred(permit.probe)
+        self.tally.gave_up += 1
+        return waiter
 
     def throttled(self, permit: Permit, retry_after: float | None) -> Waiter | None:
         """The gateway refused the call of *permit*."""
-        self.tally.throttled += 1
         self.window.refused(self.now(), permit.granted, permit.probe, retry_after)
-        return self._stirred(True)
+        waiter = self._stirred(True)
+        self.tally.throttled += 1
+        return waiter
 
     ############################################ figures ############################################
 

@@ -212,26 +212,29 @@ class SharedLane(Lane):
         return self._told(permit, DONE, now)
 
     def refunded(self, permit: Permit) -> Waiter | None:
-        self.tally.refunded += 1
         now = self.now()
         if self._own(permit):
             self.spare.refund(now, False)
-        return self._told(permit, UNUSED, now)
+        waiter = self._told(permit, UNUSED, now)
+        self.tally.refunded += 1
+        return waiter
 
     def _abandoned(self, permit: Permit, at: float) -> Waiter | None:
-        self.tally.gave_up += 1
         if self._own(permit):
             self.spare.abandon(at + self.grace, self.now(), False)
-        return self._told(permit, GAVE_UP, at)
+        waiter = self._told(permit, GAVE_UP, at)
+        self.tally.gave_up += 1
+        return waiter
 
     def throttled(self, permit: Permit, retry_after: float | None) -> Waiter | None:
-        self.tally.throttled += 1
         now = self.now()
         if self._own(permit):
             self.spare.refund(now, False)
         # What is at hand was leased before the gateway said no: nobody uses it any more.
         self._drop_stale(math.inf, now)
-        return self._told(permit, REFUSED, now, retry_after)
+        waiter = self._told(permit, REFUSED, now, retry_after)
+        self.tally.throttled += 1
+        return waiter
 
     def _own(self, permit: Permit) -> bool:
         """Whether *permit* was given out by our own count."""

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import requests
 from rude_hub import Peer, RudeHub, call, record, soon
 
 from topstep_sync.clock import SystemClock
@@ -35,6 +36,7 @@ from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.reconcile import Snapshot
 from topstep_sync.realtime.stream import Stream
 from topstep_sync.session import Session
+from topstep_sync.testing import Gateway
 
 MNQ, MES = "CON.F.US.MNQ.Z26", "CON.F.US.MES.Z26"
 QUICK = {"backoff_seconds": (0.0, 0.05), "hold_seconds": 2.0}
@@ -110,6 +112,33 @@ def test_what_happens_while_the_hubs_are_down_is_told_once(gateway: Any, how: st
         assert [live] == [event.data.order_id for event in only(more, TradeEvent)]
         assert not any(event.recovered for event in more)
         assert session.state.position(536, MNQ).size == 2  # type: ignore[union-attr]
+
+
+def test_more_happens_in_a_gap_than_a_page_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty fills, twenty-five resting orders, seven a page: each is told once, and all that rest are in the state."""
+    monkeypatch.setattr("topstep_sync.api.lookup.PAGE", 7)
+    with Gateway(limiter="none") as gateway:
+        gateway.set_price(MNQ, 21000.0)
+        config = gateway.config_with(stream={**QUICK, "backoff_seconds": (1.0,)})
+        http = requests.Session()
+        with Session(config=config) as session, session.subscribe(accounts=[536]) as events:
+            http.headers["Authorization"] = f"Bearer {session.tokens.get_token()}"
+            settled(events, 0.1)
+            gateway.drop_hubs(how="rst")
+            until(events, ConnectionEvent)
+
+            def place(**more: Any) -> int:
+                body = {"accountId": 536, "contractId": MNQ, "side": 0, "size": 1, **more}
+                return int(http.post(f"{gateway.url}/api/Order/place", json=body, timeout=5).json()["orderId"])
+
+            filled = [place(type=2) for _ in range(40)]
+            resting = [place(type=1, limitPrice=20000.0 + i) for i in range(25)]
+            events.wait_for(lambda event: _is_back(event, "user"), 15)
+            got = settled(events)
+            assert filled == [event.data.order_id for event in only(got, TradeEvent)]
+            ended = [event.data.id for event in only(got, OrderEvent) if event.data.id in filled]
+            assert sorted(filled) == sorted(ended)
+            assert set(resting) == set(session.state.orders)
 
 
 def test_two_queues_share_the_hubs(gateway: Any, session: Session) -> None:

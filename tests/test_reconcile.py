@@ -238,6 +238,32 @@ def test_accounts_nobody_watches_are_not_told_of() -> None:
     )
 
 
+def test_what_was_told_of_an_account_before_it_was_let_go_counts_no_more() -> None:
+    """Watched again, it waits for a snapshot of its own: what waited and what was asked for before are of no use."""
+    reconciler = known(position(1))
+    reconciler.watch(6, EPOCH)
+    reconciler.asking()
+    held(reconciler, position(2), trade(1))
+    reconciler.missed()
+    reconciler.forget(5)
+    reconciler.watch(5, EPOCH + 5)
+    assert [] == after(reconciler, positions=[position(3)])
+    assert ({5, 6}, {}) == (reconciler.unknown, reconciler.state.positions)
+    reconciler.asking()
+    assert [] == after(reconciler, positions=[position(4)], trades=[trade(1)])
+    assert 4 == reconciler.state.position(5, CONTRACT).size  # type: ignore[union-attr]
+
+
+def test_a_snapshot_that_fails_leaves_what_was_unreadable() -> None:
+    """The next one is asked as well what came after the last event that could be read."""
+    reconciler = known(position(1))
+    held(reconciler, position(2))
+    reconciler.missed()
+    reconciler.asking()
+    reconciler.asking()
+    assert [(False, position(2)), (True, position(3))] == after(reconciler, positions=[position(3)])
+
+
 def test_what_the_hub_still_sends_of_a_forgotten_account_is_not_believed() -> None:
     """It was on its way when the account was let go; the state is of the accounts that are watched."""
     reconciler = known(order(1))

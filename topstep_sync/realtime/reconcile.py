@@ -12,6 +12,7 @@ is here when it is applied (see `snapshots.fetch`). Where a held event says what
 event is the one that is delivered.
 """
 
+import itertools
 from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any, Final
@@ -61,6 +62,7 @@ class Reconciler:
         self._sure = False  # whether a snapshot was applied since the connection was last lost
         self._asking = False  # a snapshot is under way
         self._told: set[Key] = set()  # what live events told of meanwhile
+        self._left: set[int] = set()  # accounts that were let go meanwhile, whoever watches them now
         self._heard: set[Key] = set()  # positions and accounts of whose present state an event has told
 
     ################################################ live events ################################################
@@ -79,13 +81,18 @@ class Reconciler:
         self._working = {k: v for k, v in self._working.items() if v.account_id != account_id}
         self._positions = {k: v for k, v in self._positions.items() if k[0] != account_id}
         self._heard = {key for key in self._heard if key[1] != account_id}
+        self._left.add(account_id)
+        kept = [account_of(event) != account_id for event in self._held]
+        self._old, self._unread = sum(kept[: self._old]), sum(kept[: self._unread])
+        self._held = list(itertools.compress(self._held, kept))
         self._publish(self.state.as_of)
 
     def asking(self) -> None:
         """A snapshot is asked for now: what live events tell from here on may be newer than what it says."""
         self._asking = True
-        self._old, self._unread = self._unread, 0
+        self._old, self._unread = max(self._old, self._unread), 0  # the last attempt may have failed
         self._told.clear()
+        self._left.clear()
 
     def hold(self, account_ids: Iterable[int]) -> None:
         """Events of these accounts wait for the snapshot from here on."""
@@ -212,8 +219,8 @@ class Reconciler:
         Lost are orders that were working and of which neither the snapshot nor a held event tells. The events bear
         the times given; before them come held ones that are older than the snapshot. Call `release` next.
         """
-        asked = set(account_ids) & set(self._since)
-        older = [e for e in self._held[: self._old] if account_of(e) in self._since and self._is_news(e)]
+        asked = set(account_ids) & set(self._since) - self._left
+        older = [event for event in self._held[: self._old] if self._is_news(event)]
         del self._held[: self._old]
         self._unread, self._old = max(0, self._unread - self._old), 0
         held = self._held_by_key()

@@ -541,15 +541,3 @@ def test_a_path_through_a_file_holds_nothing(tmp_path: Path, clock: ManualClock)
     store.clear_token()
     with pytest.raises(OSError, match="file"):
         store.store_token(VALUE, NOW + DAY)
-
-
-def test_a_planted_link_is_not_locked(path: Path, clock: ManualClock, tmp_path: Path) -> None:
-    """A link in place of the lock file: what it leads to is neither emptied nor locked."""
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    path.parent.mkdir()
-    path.with_name(f"{path.name}.lock").symlink_to(victim)
-    store = storage(path, clock)
-    with store.lease(0.0) as alone:
-        assert not alone
-    assert "precious" == victim.read_text()

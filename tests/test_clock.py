@@ -10,7 +10,8 @@ from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Deadline, ManualClock, SystemClock
+from topstep_sync import clock
+from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Deadline, ManualClock, Signal, SystemClock
 
 THREADS = 32
 
@@ -103,6 +104,65 @@ class TestSystemClock:
     def test_repr(self) -> None:
         """The clock shows itself as it is made."""
         assert "SystemClock()" == repr(SystemClock())
+
+
+class TestSignal:
+    def test_set_and_clear(self) -> None:
+        """It is set until it is cleared, however often either is said."""
+        signal = Signal()
+        assert not signal.is_set()
+        assert not signal.wait(0.0)
+        for _ in range(2):
+            signal.set()
+            assert signal.is_set()
+            assert signal.wait()
+            assert signal.wait(0.0)
+        for _ in range(2):
+            signal.clear()
+            assert not signal.is_set()
+            assert not SYSTEM_CLOCK.wait(signal, 0.001)
+
+    def test_all_who_wait_are_woken(self) -> None:
+        """One `set` releases every waiter, and whoever comes later does not wait."""
+        signal = Signal()
+        waiters = in_threads(THREADS, lambda: SYSTEM_CLOCK.wait(signal))
+        signal.set()
+        assert joined(waiters)
+        assert SYSTEM_CLOCK.wait(signal, 0.0)
+
+    def test_a_waiter_that_was_interrupted_costs_the_others_a_slice(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It took the lock and did not pass it on: the others see the state itself."""
+        monkeypatch.setattr(clock, "SLICE", 0.01)
+        signal = Signal()
+        signal.set()
+        assert signal._gate.acquire(timeout=1.0)  # as that waiter did
+        waiters = in_threads(THREADS, lambda: SYSTEM_CLOCK.wait(signal))
+        assert joined(waiters)
+        signal._gate.release()
+
+    def test_cleared_between_waking_and_passing_on(self) -> None:
+        """A waiter that finds it cleared again waits on, and the next one is not let through by mistake for long."""
+        signal = Signal()
+        signal._gate.release()  # left open, as by a `set` that a `clear` overtook
+        assert not SYSTEM_CLOCK.wait(signal, 0.001)
+        assert signal._gate.locked()
+
+    def test_threads_that_hand_over_to_each_other(self) -> None:
+        """Two signals, set and cleared in turn a thousand times: no wake-up is lost."""
+        ping, pong, rounds = Signal(), Signal(), 1000
+
+        def answer() -> None:
+            for _ in range(rounds):
+                assert SYSTEM_CLOCK.wait(ping, 10.0)
+                ping.clear()
+                pong.set()
+
+        other = in_threads(1, answer)
+        for _ in range(rounds):
+            ping.set()
+            assert SYSTEM_CLOCK.wait(pong, 10.0)
+            pong.clear()
+        assert joined(other)
 
 
 class TestManualClock:

@@ -44,6 +44,9 @@ class Signal:
     def set(self) -> None:
         """Whoever waits is awake."""
         self._on = True
+        self._open()
+
+    def _open(self) -> None:
         with contextlib.suppress(RuntimeError):  # it is open
             self._gate.release()
 
@@ -57,7 +60,7 @@ class Signal:
         if self._on:
             return True
         if self._gate.acquire(timeout=-1 if timeout is None else timeout) and self.is_set():
-            self.set()
+            self._open()
         return self.is_set()
 
 

@@ -69,6 +69,7 @@ class Interruption:
         self._before = sys.gettrace()
         self._top = sys._getframe(1)
         gc.disable()  # what is finalized meanwhile swallows an interruption, and is no part of what is tried
+        sys._getframe().f_trace_opcodes = True  # 3.12 looks whether anybody wants them when it is set
         sys.settrace(self._begin)
         return self
 
@@ -86,6 +87,7 @@ class Interruption:
             return None
         frame.f_trace_lines = False
         if name.startswith(self._within):
+            frame.f_trace = self._step  # from 3.13 on, before the next line
             frame.f_trace_opcodes = True
             self._last[frame] = 0
         return self._step

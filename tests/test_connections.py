@@ -254,8 +254,11 @@ def test_a_session_keeps_warm_when_asked(session: Session, server: EchoServer) -
     while not server.seen and time.monotonic() < end:
         time.sleep(0.005)
     assert [("GET", "/api/Status/ping")] == [(method, path) for method, path, *_ in server.seen]
+    thread = session._warmth._thread
     session.keep_warm(False)
     assert not session._warmth.on
+    assert thread is not None
+    thread.join(5.0)  # the reply has come, and the connection is back
     session.post("/echo", json={})
     assert 1 == server.connections
 

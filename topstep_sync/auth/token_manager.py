@@ -284,13 +284,16 @@ class TokenManager:
 
     def _fly(self, flight: Flight, *, inline: bool = False) -> None:
         """*flight* has landed, whatever happened on the way; if not even that was possible, it counts as lost."""
+        ours = False
         try:
             with self.lock:
-                flight.launched = self._policy.flight is flight
-            if flight.launched:
+                # Only the first: a start that failed, as it was interrupted, may have started the thread all the same.
+                ours = self._policy.flight is flight and not flight.launched
+                flight.launched = flight.launched or ours
+            if ours:
                 self._land(flight, inline)
         finally:
-            flight.over = True
+            flight.over = flight.over or ours
 
     def _land(self, flight: Flight, inline: bool) -> None:
         try:

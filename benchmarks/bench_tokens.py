@@ -56,9 +56,8 @@ class Ours(Scheme):
         self.manager = TokenManager(None, self)
         if left > 0:
             now = time.time()
-            policy = self.manager._policy
             first = Token(Secret("token-0"), 1, now - DAY + left, now + left)
-            self.manager._decide(lambda _: policy.adopt(first, self.manager._now(), 0.0))
+            self.manager._decide(lambda policy: policy.adopt(first, self.manager._now(), 0.0))
         self.read = self.manager.get_token  # type: ignore[method-assign]
 
     def login(self) -> Token:

@@ -264,6 +264,17 @@ def test_a_snapshot_that_fails_leaves_what_was_unreadable() -> None:
     assert [(False, position(2)), (True, position(3))] == after(reconciler, positions=[position(3)])
 
 
+def test_giving_up_on_a_slow_snapshot_makes_old_news_no_newer() -> None:
+    """What came before something unreadable is told at last; a snapshot that comes later still has the last word."""
+    reconciler = known(position(1))
+    held(reconciler, position(2))
+    reconciler.missed()
+    reconciler.asking()
+    assert [position(2)] == [event.data for event in reconciler.release()]
+    assert 2 == reconciler.state.position(5, CONTRACT).size  # type: ignore[union-attr]
+    assert [(True, position(3))] == after(reconciler, positions=[position(3)])
+
+
 def test_what_the_hub_still_sends_of_a_forgotten_account_is_not_believed() -> None:
     """It was on its way when the account was let go; the state is of the accounts that are watched."""
     reconciler = known(order(1))

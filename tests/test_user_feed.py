@@ -119,6 +119,7 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 @example([("add", 1), ("place", 1), ("forget", 0)], 0.0, 0.0)
 @example([("add", 0), ("read", 4), ("forget", 0)], 0.0, 0.0)
 @example([("add", 1), ("fail", 0), ("place", 1), ("deliver", 0), ("forget", 0), ("garble", 0)], 0.0, 0.0)
+@example([("add", 1), ("fail", 0), ("place", 1), ("fill", 0), ("forget", 0), ("add", 0), ("reopen", 0)], 0.0, 0.0)
 @settings(max_examples=max(500, settings().max_examples))
 @given(SCRIPTS, st.sampled_from([0.0, 40.0, -40.0, 7200.0]), st.sampled_from([0.0, 0.9, -0.9]))
 def test_everything_is_told_exactly_once(moves: list[tuple[str, int]], ahead: float, off: float) -> None:

@@ -213,8 +213,10 @@ class World:
             self.turn()
 
     def subscribe(self, account: int) -> None:
-        """The hub has answered the subscriptions of an account."""
-        self.standing.add(account)
+        """The hub has answered the subscriptions of an account; the answer is behind all that it sent before."""
+        if account not in self.standing:
+            self.deliver(len(self.wire))
+            self.standing.add(account)
         self.turn()
 
     def connect(self) -> None:

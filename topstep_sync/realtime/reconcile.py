@@ -106,7 +106,7 @@ class Reconciler:
         self._publish(self.state.as_of)
 
     def missed(self) -> None:
-        """The hub told something that could not be read: what waits need not be its last word."""
+        """What waits need not be the hub's last word: it told, or tells, something that does not get here."""
         self._unread = len(self._held)
 
     @property
@@ -142,9 +142,17 @@ class Reconciler:
 
     def release(self) -> list[Any]:
         """What of the held events is to be delivered; nothing waits any more."""
-        held, self._held, self._holding = self._held, [], frozenset()
-        self._unread = self._old = 0
-        return self.live(held)
+        older = self._older()
+        held, self._held, self._holding, self._unread = self._held, [], frozenset(), 0
+        if older:
+            self._publish(older[-1].received_epoch)
+        return older + self.live(held)
+
+    def _older(self) -> list[Any]:
+        """What is news of the held events that are older than the snapshot under way; they are held no more."""
+        older, self._held = self._held[: self._old], self._held[self._old :]
+        self._unread, self._old = max(0, self._unread - self._old), 0
+        return [event for event in older if self._is_news(event)]
 
     def _is_news(self, event: Any) -> bool:
         """Whether *event* says something new; if so, it is believed from now on."""
@@ -220,9 +228,7 @@ class Reconciler:
         the times given; before them come held ones that are older than the snapshot. Call `release` next.
         """
         asked = set(account_ids) & set(self._since) - self._left
-        older = [event for event in self._held[: self._old] if self._is_news(event)]
-        del self._held[: self._old]
-        self._unread, self._old = max(0, self._unread - self._old), 0
+        older = self._older()
         held = self._held_by_key()
         dated: list[tuple[float, Any]] = []
         self._apply_orders(snapshot, asked, held, dated)

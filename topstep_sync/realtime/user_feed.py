@@ -266,6 +266,9 @@ class UserFeed(Feed):
         for event in events:
             self.last_data[account_of(event)] = now
         self._deliver(self.reconciler.live(events))
+        if self._up and any(not self.agreed(account) for account in self.reconciler.unknown):
+            # An account let go and wanted again: what comes now may be of the subscription before, and not go on.
+            self.reconciler.missed()
 
     def events(self, batch: list[Any], now: float, epoch: float) -> None:
         self.take(batch, now, epoch)

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from topstep_sync.clock import ManualClock
-from topstep_sync.events import AccountEvent, OrderEvent, PositionEvent, Reconnected, TradeEvent
+from topstep_sync.events import AccountEvent, OrderEvent, PositionEvent, Reconnected, StreamEvent, TradeEvent
 from topstep_sync.models import Account, Action, Order, OrderStatus, Position, PositionType, Trade
 from topstep_sync.realtime.feeds import Route
 from topstep_sync.realtime.lifecycle import State
@@ -211,6 +211,8 @@ class World:
             self.standing.discard(account)
             self.received = [record for record in self.received if account_of(record) != account]
             self.turn()
+            # Whoever wants it next is somebody else, who was told nothing.
+            self.told = [e for e in self.told if isinstance(e, StreamEvent) or account_of(e.data) != account]
 
     def subscribe(self, account: int) -> None:
         """The hub has answered the subscriptions of an account; the answer is behind all that it sent before."""

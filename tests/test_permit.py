@@ -81,6 +81,7 @@ class Interrupting:
 
     def run(self, work: Callable[[], Any]) -> bool:
         """Whether *work* was interrupted."""
+        before = sys.gettrace()  # that of coverage, where that is measured
         sys.setprofile(self._profile)
         sys.settrace(self._trace)
         try:
@@ -88,7 +89,7 @@ class Interrupting:
         except KeyboardInterrupt:
             return True
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
             sys.setprofile(None)
             self._before.clear()
         return False
@@ -198,7 +199,8 @@ def test_real_signals(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
             if (permit := limiter.try_acquire(ORDERS)) is not None:  # `Event.wait` itself does not survive this
                 permit.done()
 
-    old = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    old, tracer = signal.signal(signal.SIGALRM, signal.default_int_handler), sys.gettrace()
+    sys.settrace(None)  # coverage's tracer takes a lock of its own in a way that an interruption leaves closed for ever
     # One that comes as a permit goes out of use is dropped by Python, and told there.
     monkeypatch.setattr(sys, "unraisablehook", lambda told: None)
     try:
@@ -212,6 +214,7 @@ def test_real_signals(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+        sys.settrace(tracer)
     gc.collect()
     assert hits > 200
     time.sleep(0.05)

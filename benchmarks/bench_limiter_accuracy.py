@@ -217,7 +217,7 @@ def learning(kind: str, windows: float, outcome: list[dict[str, Any]]) -> None:
         for name, window in (("general", 60.0), ("history", 30.0)):
             refused = gateway.refusals(name)
             settled = 2.2 * window * 1.05
-            mine, most = (each.accepted(name, settled, span[name]) for each in (gateway, other))
+            mine, most = (each.rate(name, window, settled) for each in (gateway, other))
             outcome.append({
                 "limiter": kind, "class": name, "windows": windows, "refused": len(refused),
                 "refused later": sum(1 for at in refused if at > settled), "rate": round(mine / most, 4),

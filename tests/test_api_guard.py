@@ -373,6 +373,21 @@ def test_a_change_of_unknown_fate_counts_until_the_next_one() -> None:
     assert rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0)
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_change_that_is_under_way_counts_whatever_another_one_comes_to(size: int) -> None:
+    """A size that another thread's change may still bring counts, though a later change has come about meanwhile."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=6)
+    placed = rooms.orders.buy(ACCOUNT, MNQ, size, limit_price=20000.0)
+    order, room = rooms.orders.get(placed), rooms.orders._guard
+    assert room is not None
+    with room.changing(order, 5):
+        rooms.orders.modify(placed, size=2)
+        with pytest.raises(errors.RiskRefused, match=r"could become \+7"):
+            rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0)
+    assert rooms.orders.buy(ACCOUNT, MNQ, 4, limit_price=20000.0)
+
+
 def test_a_dry_run_is_not_guarded() -> None:
     """Showing what would be sent asks nothing."""
     model = GatewayModel()

@@ -122,6 +122,19 @@ def test_a_write_that_fell_short_is_an_error(tmp_path: Path, monkeypatch: pytest
         journal.write(intent("a"), 1.0)
 
 
+def test_what_follows_half_a_line_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that was full for one line has not spoilt the next ones."""
+    journal = Journal(tmp_path / "j")
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, data: write(file, data[:50]))
+        with pytest.raises(OSError, match="only a part of the line"):
+            journal.write(intent("half"), 1.0)
+    journal.write(intent("a"), 2.0)
+    journal.write(intent("b"), 3.0)
+    assert ["a", "b"] == [line.tag for line in journal.lines()]
+
+
 def test_the_file_is_closed_with_its_last_holder(tmp_path: Path) -> None:
     """A journal that nobody holds any more has no open file."""
     journal = Journal(tmp_path / "j")

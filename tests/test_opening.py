@@ -337,7 +337,7 @@ def test_a_goodbye_over_tls_is_read_to_its_end(waker: Waker, tmp_path: Path) -> 
         channel.send(b"goodbye")
         channel.sock.settimeout(1.0)
         channel.patient = False
-        ended = in_thread(channel.finish)
+        ended = in_thread(lambda: channel.finish(1.0))
         assert (b"goodbye", b"") == (peer.recv(100), peer.recv(100))
         peer.close()
         ended.join(5)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
+from rude_hub import soon
 
 from topstep_sync.clock import SYSTEM_CLOCK, ManualClock
 from topstep_sync.errors import StreamError, StreamFailed
@@ -390,6 +391,23 @@ def test_what_is_at_hand_stays_in_front() -> None:
     assert sent[7] is events.wait_for(lambda event: event.data == 7)
     assert (sent[1:3], sent[3], 0.0) == (events.drain(2), events.get(), events.lag)
     assert [*sent[4:7], *sent[8:]] == events.drain()
+
+
+def test_drain_leaves_the_rest_to_whoever_waits() -> None:
+    """Of two consumers that wait, the one that drains a part wakes the other for what is left."""
+    for _ in range(20):  # whom the batch wakes is for the system to say
+        events = EventQueue()
+        got: list[Any] = []
+        takers = [
+            threading.Thread(target=lambda events=events, got=got: got.extend(events.drain(1, 30.0))) for _ in "ab"
+        ]
+        for number, taker in enumerate(takers, 1):
+            taker.start()
+            assert soon(lambda events=events, number=number: events._waiting == number)
+        events.put([order(1), order(2)])
+        for taker in takers:
+            taker.join(5.0)
+        assert [1, 2] == sorted(event.data for event in got)
 
 
 def test_drain_waits_for_the_first_event_only() -> None:

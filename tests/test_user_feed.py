@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from user_world import CONTRACTS, HOLD, Reading, World, working
 
+from topstep_sync.clock import ManualClock
 from topstep_sync.models import OrderStatus
+from topstep_sync.realtime.reconcile import Snapshot
+from topstep_sync.realtime.user_feed import UserFeed
 
 Move = Callable[[World, int], Any]
 
@@ -125,3 +129,25 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 def test_everything_is_told_exactly_once(moves: list[tuple[str, int]], ahead: float, off: float) -> None:
     """Any drops, delays, repeats, failures of REST and clocks: each fill once, each order to its end, a true state."""
     play([("connect", 0), ("establish", 0), *moves], ahead, off)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_account_that_becomes_wanted_is_waited_for(late: bool) -> None:
+    """Caught up is never said of an account that was asked for just before a snapshot of others was taken in."""
+    clock = ManualClock()
+    jobs: list[Callable[[], None]] = []
+    feed = UserFeed(clock, lambda account_ids, since: Snapshot(), HOLD, lambda: 0.0)
+    feed.aside = jobs.append
+    feed.watch([5])
+    feed.established(None, clock.epoch())
+    feed.due(clock.monotonic())
+    jobs.pop()()
+    if late:  # in the middle of `watch`, the owner has its turn
+        feed._skew = lambda: 0.0 * feed.due(clock.monotonic())
+    feed.watch([6])
+    feed._skew = lambda: 0.0
+    feed.due(clock.monotonic())
+    assert (False, {6}) == (feed.caught_up.is_set(), feed.reconciler.unknown)
+    jobs.pop()()
+    feed.due(clock.monotonic())
+    assert (True, set()) == (feed.caught_up.is_set(), feed.reconciler.unknown)

@@ -146,8 +146,9 @@ class Guard:
         self._positions = positions
         self._working = working
         self._trades = trades
-        self._lock = threading.Lock()  # guards _claims and _readings
+        self._lock = threading.Lock()  # guards what follows
         self._claims: list[Claim] = []
+        self._adrift: list[Claim] = []  # those of them that are changes of which nobody knows whether they came about
         self._readings: dict[int, list[Claim]] = {}  # per reading of an account: what was released meanwhile
 
     @contextmanager
@@ -176,14 +177,22 @@ class Guard:
         )
         if size > order.size:
             self._enter(claim, doubtful)
+        with self._lock:
+            if size <= order.size:  # no new risk, unless another thread makes the order smaller still meanwhile
+                self._claims.append(claim)
+            settled = [adrift for adrift in self._adrift if adrift.order_id == order.id]
         try:
             yield
         except BaseException as error:
             # What may still be carried out counts until the order has ended, or has been changed again.
-            if getattr(error, "fate", Fate.UNKNOWN) is not Fate.UNKNOWN:
+            if getattr(error, "fate", Fate.UNKNOWN) is Fate.UNKNOWN:
+                with self._lock:
+                    self._adrift.append(claim)
+            else:
                 self._release(claim)
             raise
-        self._release(claim, all_of=order.id)
+        # Of the changes before it; one of another thread that is still on its way may come after it.
+        self._release(claim, *settled)
 
     def sure(self, question: Callable[[], T]) -> T:
         """The answer to *question*.
@@ -239,10 +248,11 @@ class Guard:
         # What was released meanwhile may be among what was read, and would be counted twice then.
         return refusal, bool(missed)
 
-    def _release(self, claim: Claim, all_of: int = 0) -> None:
+    def _release(self, *claims: Claim) -> None:
         with self._lock:
-            gone = [c for c in self._claims if c is claim or (all_of and c.order_id == all_of)]
+            gone = [c for c in self._claims if any(c is claim for claim in claims)]
             self._claims = [c for c in self._claims if not any(c is other for other in gone)]
+            self._adrift = [c for c in self._adrift if not any(c is other for other in gone)]
             for missed in self._readings.values():
                 missed.extend(gone)
 

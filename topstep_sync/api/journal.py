@@ -53,6 +53,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._encoder = msgspec.json.Encoder()
+        self._ends = b""  # once a line was written in part, every later one ends what may be before it
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         # Closed when nobody holds the journal any more: closed earlier, its number could be another file's by the time
         # that an order in flight writes its outcome.
@@ -76,8 +77,9 @@ class Journal:
             request=entry.request,
         )
         # One write of a file opened for appending: lines of several threads and processes never mix.
-        data = self._encoder.encode(line) + b"\n"
+        data = self._ends + self._encoder.encode(line) + b"\n"
         if os.write(self._file, data) != len(data):
+            self._ends = b"\n"
             raise OSError(f"{self.path}: the disk took only a part of the line")
         os.fsync(self._file)
 

@@ -148,8 +148,9 @@ class Channel:
                 self.waker.wait_for(self.sock, self.at, write=True)
         return self.sock.send(data)
 
-    def finish(self) -> None:
-        """The peer reads that nothing more will come; what it sends meanwhile is read away."""
+    def finish(self, seconds: float) -> None:
+        """The peer reads that nothing more will come; what it sends meanwhile, for *seconds*, is read away."""
+        end = self.waker.clock.monotonic() + seconds
         if self._tls is not None:
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
@@ -157,6 +158,10 @@ class Channel:
         # Closing with unread input would send a reset, and the peer would never see the goodbye.
         self.sock.shutdown(socket.SHUT_WR)
         for _ in range(64):
+            left = end - self.waker.clock.monotonic()
+            if left <= 0:  # it goes on as if nothing were; a `recv` of it each time would never time out
+                break
+            self.sock.settimeout(left)
             if not self.sock.recv(CHUNK):
                 break
 

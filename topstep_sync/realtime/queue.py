@@ -222,6 +222,8 @@ class EventQueue:
         if most is not None and most < len(events):
             self._backlog.put_back(events[most:])
             del events[most:]
+            if self._waiting:  # another consumer slept through what is left
+                self._arrived.set()
         if not _DEPTH.isdisjoint(map(type, events)):
             for event in events:
                 self._note(event)

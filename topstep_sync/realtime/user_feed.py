@@ -60,6 +60,7 @@ class UserFeed(Feed):
         self._release_at = FOREVER
         self.trouble: str | None = None
         """Why the last snapshot failed; `None` after one that did not."""
+        self._lock = threading.Lock()  # an account that becomes wanted is not overlooked between the two lines
         self.caught_up = threading.Event()
         """Set while every watched account is reconciled."""
 
@@ -67,8 +68,10 @@ class UserFeed(Feed):
 
     def watch(self, account_ids: Iterable[int]) -> None:
         """These accounts are wanted from now on; from any thread."""
-        self.caught_up.clear()
-        self._commands.append((self._watch, (frozenset(account_ids), self._gateway_now())))
+        command = self._watch, (frozenset(account_ids), self._gateway_now())
+        with self._lock:
+            self.caught_up.clear()
+            self._commands.append(command)
 
     def forget(self, account_ids: Iterable[int]) -> None:
         """These accounts are wanted no more; from any thread."""
@@ -79,7 +82,7 @@ class UserFeed(Feed):
         self.reconciler = Reconciler()
         self._commands.clear()
         self._gap, self._up, self._busy = None, False, False
-        self.caught_up = threading.Event()
+        self._lock, self.caught_up = threading.Lock(), threading.Event()
 
     def _watch(self, account_ids: frozenset[int], epoch: float) -> None:
         for account_id in account_ids:
@@ -126,7 +129,7 @@ class UserFeed(Feed):
             if self._gap is not None:
                 self._tell_gap(0, 0, reconciled=False)
                 self._gap = None
-            self.caught_up.set()
+            self._all_caught_up()
         else:
             self._hold(self.reconciler.watched if self._gap else self.reconciler.unknown)
 
@@ -141,7 +144,7 @@ class UserFeed(Feed):
         if self._up and not self._busy and self._fetch is not None:
             behind = self._gap is not None or bool(self.reconciler.unknown)
             if not behind:
-                self.caught_up.set()
+                self._all_caught_up()
             if now >= self._retry_at and (behind or self._relook_at() <= now):
                 self._start()
         if now >= self._release_at:
@@ -235,7 +238,13 @@ class UserFeed(Feed):
         if self.reconciler.unknown:
             self._hold(self.reconciler.unknown)
         else:
-            self.caught_up.set()
+            self._all_caught_up()
+
+    def _all_caught_up(self) -> None:
+        """Every account that is known of is reconciled; of one that still waits to be known, the next turn tells."""
+        with self._lock:
+            if not self._commands:
+                self.caught_up.set()
 
     def _give_up_waiting(self) -> None:
         """Live events must not wait for ever for a snapshot that does not come."""

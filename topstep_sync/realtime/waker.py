@@ -48,7 +48,7 @@ class Waker:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -111,8 +111,8 @@ class Waker:
             TimeoutError: it was not by *at*, an instant of the monotonic clock.
             Interrupted: `stop` was called.
         """
-        while not self.wait(sock, at - self._clock.monotonic(), write=write):
-            if self._clock.monotonic() >= at:
+        while not self.wait(sock, at - self.clock.monotonic(), write=write):
+            if self.clock.monotonic() >= at:
                 raise TimeoutError("no progress in time")
 
     def _clear(self) -> None:
@@ -125,7 +125,7 @@ class Waker:
 
     def sleep(self, until: float) -> None:
         """The monotonic clock shows *until*; raises `Interrupted` when `stop` comes first."""
-        while (left := until - self._clock.monotonic()) > 0:
+        while (left := until - self.clock.monotonic()) > 0:
             self.wait(None, left)
         if self.stopped:
             raise Interrupted
@@ -148,7 +148,7 @@ class Waker:
 
         threading.Thread(target=run, name=f"topstep-{what}", daemon=True).start()
         while not outcome:
-            left = at - self._clock.monotonic()
+            left = at - self.clock.monotonic()
             if left <= 0:
                 raise TimeoutError(f"{what} took too long")
             self.wait(None, left)

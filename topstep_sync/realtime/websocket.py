@@ -64,6 +64,7 @@ class BufferedWebSocket(websocket.WebSocket):
         self._buffer = b""
         self._parts: list[bytes] | None = None  # of a message in fragments; None between messages
         self._size = 0
+        self._failure: Exception | None = None  # to be told once what came before it is taken
         self.heard = False
         """Whether the last `messages` took in any byte, a ping included."""
 
@@ -81,6 +82,8 @@ class BufferedWebSocket(websocket.WebSocket):
             PeerClosed: the peer ended it.
             BrokenFrame: the peer broke the protocol.
         """
+        if self._failure is not None:
+            raise self._failure
         channel = self.sock
         data = channel.ahead or channel.read()
         channel.ahead = b""
@@ -90,10 +93,10 @@ class BufferedWebSocket(websocket.WebSocket):
         found: list[bytes] = []
         try:
             self._parse(found)
-        except (PeerClosed, BrokenFrame):
+        except (PeerClosed, BrokenFrame, OSError, websocket.WebSocketException) as error:
             if not found:
                 raise
-            self.more = True  # to meet it again
+            self.more, self._failure = True, error
         else:
             if data == b"":
                 if not found:
@@ -102,7 +105,7 @@ class BufferedWebSocket(websocket.WebSocket):
         return found
 
     def _parse(self, found: list[bytes]) -> None:
-        """Append the whole messages of the buffer to *found*. A frame that fails stays, and fails again."""
+        """Append the whole messages of the buffer to *found*. A frame that fails stays."""
         buffer, at, end = self._buffer, 0, len(self._buffer)
         try:
             if self._parts is None:
@@ -171,7 +174,7 @@ class BufferedWebSocket(websocket.WebSocket):
             for text in texts:
                 self.send(text)
             self.send_close()
-            self.sock.finish()
+            self.sock.finish(LINGER)
         except (OSError, ValueError, websocket.WebSocketException):
             pass  # it is over either way
         finally:

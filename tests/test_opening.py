@@ -314,8 +314,12 @@ def test_tls_that_is_cut_off_is_an_end(waker: Waker, tmp_path: Path) -> None:
         assert soon(lambda: channel.read() == b"")
 
 
-def test_a_broken_tls_record_is_an_error_after_what_came_before(waker: Waker, tmp_path: Path) -> None:
-    """Bytes that were tampered with are refused; whole records in front of them are read first."""
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_broken_tls_record_is_an_error_after_what_came_before(waker: Waker, tmp_path: Path, gone: bool) -> None:
+    """Bytes that were tampered with are refused; whole records in front of them are read first.
+
+    That holds for a peer that is gone, too, so that the alert about them cannot be sent.
+    """
     with tls_pair(waker, authority(tmp_path)) as (channel, peer):
         peer.sendall(b"first")
         assert soon(lambda: channel.read() == b"first")
@@ -324,6 +328,8 @@ def test_a_broken_tls_record_is_an_error_after_what_came_before(waker: Waker, tm
         raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
         # Both come with one read.
         assert soon(lambda: len(channel.sock.recv(4096, socket.MSG_PEEK)) >= 4 + 22 + 37)
+        if gone:
+            channel.sock.shutdown(socket.SHUT_WR)
         assert (b"good", True) == (channel.read(), channel.more)
         with pytest.raises(ssl.SSLError):
             channel.read()

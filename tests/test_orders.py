@@ -8,6 +8,7 @@ import pytest
 from gateway_model import ACCOUNT, MES, MNQ, GatewayModel
 from msgspec import UNSET
 from msgspec.structs import replace
+from rude_hub import soon
 
 from topstep_sync import errors
 from topstep_sync.api import ledger
@@ -276,6 +277,33 @@ def test_whoever_joins_a_flight_shares_its_failure(model: GatewayModel, rooms: R
     assert 2 == len(caught)
     rooms.orders._placer._call = model.call
     assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1").id
+
+
+def test_the_ctrl_c_of_one_flight_is_not_that_of_whoever_joined(model: GatewayModel, rooms: Rooms) -> None:
+    """Who waited for an order whose thread was interrupted is told that its fate is unknown, and is not interrupted."""
+    inside = threading.Event()
+    caught: list[type] = []
+
+    def interrupted(path: str, request: Any, reply: Any, **options: Any) -> Any:
+        inside.set()
+        assert soon(lambda: rooms.orders._ledger.find("entry-1").flight.landed is not None)  # the second has joined
+        raise KeyboardInterrupt
+
+    def place() -> None:
+        try:
+            rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+        except BaseException as error:
+            caught.append(type(error))
+
+    rooms.orders._placer._call = interrupted
+    rooms.orders._placer._clock = SYSTEM_CLOCK
+    threads = [threading.Thread(target=place) for _ in range(2)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    for thread in threads:
+        thread.join(10)
+    assert {KeyboardInterrupt, errors.OrderStateUnknown} == set(caught)
 
 
 def test_a_flight_that_never_lands_is_unknown(

@@ -140,16 +140,17 @@ class Placer:
 
     def _join(self, entry: Intent) -> PlacedOrder:
         """The outcome of the flight that another thread carries out for the same tag."""
-        flight = self._ledger.join(entry)
+        flight, interrupted = self._ledger.join(entry), None
         if flight is not None:
             assert flight.landed is not None
             if self._clock.wait(flight.landed, FLIGHT):
-                if isinstance(flight.outcome, BaseException):
+                if isinstance(flight.outcome, PlacedOrder):
+                    return flight.outcome
+                if isinstance(flight.outcome, Exception):
                     raise flight.outcome
-                assert flight.outcome is not None
-                return flight.outcome
+                interrupted = flight.outcome  # Ctrl-C was for that thread
         if entry.placed is None:
-            raise self.unknown(entry.sought, None)
+            raise self.unknown(entry.sought, interrupted) from interrupted
         return entry.placed
 
     def _find_out(

@@ -32,7 +32,7 @@ class Channel:
         """Whether `send` waits for room by the waker; else by the socket's own timeout."""
         self._tls: ssl.SSLObject | None = None
         self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()  # ciphertext
-        self._broken: ssl.SSLError | None = None
+        self._broken: OSError | None = None
         self._taken = 0
 
     def secure(self, context: ssl.SSLContext, host: str) -> None:
@@ -121,7 +121,12 @@ class Channel:
                 raise
             self._broken = error
         if self._leaving.pending:
-            self._flush()  # what TLS itself has to say, such as the answer to a change of keys
+            try:
+                self._flush()  # what TLS itself has to say, such as the answer to a change of keys
+            except OSError as error:
+                if not parts:
+                    raise
+                self._broken = self._broken or error
         # Another read is needed to meet the end, or what is wrong.
         self.more = self.more or ended or self._broken is not None
         return b"".join(parts) if parts or ended else None

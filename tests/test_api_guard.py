@@ -388,6 +388,21 @@ def test_a_change_that_is_under_way_counts_whatever_another_one_comes_to(size: i
     assert rooms.orders.buy(ACCOUNT, MNQ, 4, limit_price=20000.0)
 
 
+@pytest.mark.parametrize(("until", "sends"), [("15:10", 1), ("15:11", 2)])
+def test_an_order_is_sent_again_only_while_it_still_may_be(until: str, sends: int) -> None:
+    """A window that closes during the look-up closes for the second attempt, too."""
+    model = at(15, 9)
+    model.clock.advance(55.0)
+    rooms = guarded(model, open_until=until, max_position=2)
+    model.faults = {"Order/place": ["dropped"]}
+    if sends == 1:
+        with pytest.raises(errors.OrderStateUnknown):
+            rooms.orders.buy(ACCOUNT, MNQ.id, 2, resend=True)
+    else:
+        assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 2, resend=True).id
+    assert sends == sent(model)
+
+
 def test_a_dry_run_is_not_guarded() -> None:
     """Showing what would be sent asks nothing."""
     model = GatewayModel()

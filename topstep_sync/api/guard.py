@@ -14,6 +14,7 @@ is none. Orders of several threads are counted together, as nobody's order is se
 Orders of other programs are seen once the gateway shows them.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ from topstep_sync.models import Order, OrderSide, Position, Trade, given
 T = TypeVar("T")
 Doubtful = Callable[[], Iterable[Intent]]
 """The intents that may have an order nobody knows of."""
+
+log = logging.getLogger("topstep_sync.orders")
 
 TRIES: Final = 3  # readings of the account before a claim is judged by the most that it could find there
 
@@ -164,6 +167,15 @@ class Guard:
             yield
         finally:
             self._release(claim)  # if its fate is open, it is among the doubtful ones by now
+
+    def allows(self, request: PlaceOrder, doubtful: Doubtful = tuple) -> bool:
+        """Whether *request* may be sent now; what stands for the same order already is not counted beside it."""
+        try:
+            with self.placing(request, doubtful):
+                return True
+        except TopstepError as error:  # whatever it is, the order that was lost is not it
+            log.warning("! %s: not sent again; %s", request.custom_tag, error)
+            return False
 
     @contextmanager
     def changing(self, order: Order, size: int, doubtful: Doubtful = tuple) -> Iterator[None]:

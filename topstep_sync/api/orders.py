@@ -173,7 +173,10 @@ class OrdersApi:
         wanted = resend if callable(resend) else (lambda: True) if resend else None
         if self._guard is None or not self._guard.on:
             return self._placer.place(self._intent(request, custom_tag), wanted, timeout)
-        with self._guard.placing(request, self._ledger.open):
+        guard, asked = self._guard, wanted
+        if asked is not None:  # the look-up takes its time, and what was allowed before it need not be after it
+            wanted = lambda: asked() and guard.allows(request, self._ledger.open)  # noqa: E731
+        with guard.placing(request, self._ledger.open):
             return self._placer.place(self._intent(request, custom_tag), wanted, timeout)
 
     def _intent(self, request: PlaceOrder, own_tag: str | None) -> Intent:

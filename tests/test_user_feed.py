@@ -151,3 +151,25 @@ def test_an_account_that_becomes_wanted_is_waited_for(late: bool) -> None:
     jobs.pop()()
     feed.due(clock.monotonic())
     assert (True, set()) == (feed.caught_up.is_set(), feed.reconciler.unknown)
+
+
+def test_a_snapshot_whose_thread_cannot_start_is_tried_again() -> None:
+    """A system that has no thread to spare costs a while, and not the connection."""
+    clock = ManualClock()
+    jobs: list[Callable[[], None]] = []
+    feed = UserFeed(clock, lambda account_ids, since: Snapshot(), HOLD, lambda: 0.0)
+
+    def exhausted(job: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    feed.aside = exhausted
+    feed.watch([5])
+    feed.established(None, clock.epoch())
+    due = feed.due(clock.monotonic())
+    assert ("RuntimeError: can't start new thread", True) == (feed.trouble, due > clock.monotonic())
+    feed.aside = jobs.append
+    clock.advance(due - clock.monotonic())
+    feed.due(clock.monotonic())
+    jobs.pop()()
+    feed.due(clock.monotonic())
+    assert (None, True) == (feed.trouble, feed.caught_up.is_set())

@@ -205,7 +205,10 @@ class UserFeed(Feed):
             self._hold(accounts)
         start += self._skew()
         since = self.reconciler.since(start, accounts)
-        self.aside(partial(self._work, self._job, self._fetch, sorted(accounts), since))
+        try:
+            self.aside(partial(self._work, self._job, self._fetch, sorted(accounts), since))
+        except RuntimeError as error:  # the system has no thread to spare; the hub goes on, and the next attempt comes
+            self._finish(self._job, sorted(accounts), None, f"{type(error).__name__}: {error}")
 
     def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:
         try:

@@ -190,6 +190,15 @@ def test_health_tells_the_truth(gateway: Any, session: Session) -> None:
         assert (0, {}) == (stream.health().user.reconnects, dict(stream.health().user.since_data))
 
 
+def test_a_second_queue_of_an_account_stands_at_once(session: Session) -> None:
+    """What is reconciled already is not waited for: nothing but the owner's next turn is."""
+    with session.subscribe(accounts=[536]):
+        begun = time.monotonic()
+        for _ in range(4):
+            session.subscribe(accounts=[536]).close()
+        assert time.monotonic() - begun < 2.0
+
+
 @pytest.mark.slow
 def test_many_threads_subscribe_and_let_go(gateway: Any, session: Session) -> None:
     """Whoever subscribes while the last one lets go gets a connection all the same."""

@@ -72,6 +72,7 @@ class UserFeed(Feed):
         with self._lock:
             self.caught_up.clear()
             self._commands.append(command)
+        self.wake()  # where the hub has agreed already, nothing else does, and somebody waits for it
 
     def forget(self, account_ids: Iterable[int]) -> None:
         """These accounts are wanted no more; from any thread."""

@@ -24,8 +24,8 @@ MNQ = "CON.F.US.MNQ.Z26"
 
 
 def examples() -> list[str]:
-    readme = importlib.metadata.metadata("signalrcore").get_payload()
-    return [textwrap.dedent(block) for block in re.findall(r"```python *\n(.*?)```", str(readme), re.DOTALL)]
+    readme = importlib.metadata.distribution("signalrcore").read_text("METADATA")
+    return [textwrap.dedent(block) for block in re.findall(r"```python *\n(.*?)```", readme or "", re.DOTALL)]
 
 
 def example(*marks: str) -> str:

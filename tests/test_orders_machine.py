@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from gateway_model import ACCOUNT, MNQ, GatewayModel
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from stories import often
 
 from topstep_sync import errors
 from topstep_sync.api.results import PlacedOrder
@@ -214,15 +214,6 @@ class OrderMachine(RuleBasedStateMachine):
             self.check(tag, self.rooms.orders.verify(tag))
         self.one_intent_at_most_one_order()
         self.nobody_is_misled()
-
-
-QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-
-
-def often(examples: int, steps: int) -> settings:
-    return settings(
-        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=QUIET, print_blob=True
-    )
 
 
 class TestOrders(OrderMachine.TestCase):

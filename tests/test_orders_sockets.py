@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from stories import often
 
 from topstep_sync import errors
 from topstep_sync.api.rooms import Rooms
@@ -461,15 +461,6 @@ class SocketMachine(RuleBasedStateMachine):
         assert {1} >= set(executed.values())
 
 
-QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-
-
-def often(examples: int, steps: int) -> settings:
-    return settings(
-        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=QUIET, print_blob=True
-    )
-
-
 class TestOrdersOverSockets(SocketMachine.TestCase):
     """Few short stories, for every run."""
 
@@ -479,9 +470,9 @@ class TestOrdersOverSockets(SocketMachine.TestCase):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 class TestOrdersOverSocketsInCI(SocketMachine.TestCase):
-    """Sixty, which take a minute or two; two hundred are told to the model in `test_orders_machine`."""
+    """Two hundred."""
 
-    settings = often(60, 20)
+    settings = often(200, 20)
 
 
 @pytest.mark.nightly

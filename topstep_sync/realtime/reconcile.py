@@ -82,6 +82,7 @@ class Reconciler:
         self._positions = {k: v for k, v in self._positions.items() if k[0] != account_id}
         self._heard = {key for key in self._heard if key[1] != account_id}
         self._left.add(account_id)
+        self._holding -= {account_id}  # what the hub still sends of it is nobody's, and must not wait to be believed
         kept = [account_of(event) != account_id for event in self._held]
         self._old, self._unread = sum(kept[: self._old]), sum(kept[: self._unread])
         self._held = list(itertools.compress(self._held, kept))

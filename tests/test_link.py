@@ -4,6 +4,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -207,6 +208,57 @@ def test_the_owner_s_thread_may_end_its_own_connection(hub: RudeHub) -> None:
     assert soon(lambda: manager.state is State.CONNECTED)
     hub.peers[-1].fin()
     manager.disconnect()
+
+
+class Sleepy:
+    """A sink on whose thread the program stands still, for as long as `go` is not set."""
+
+    def __init__(self) -> None:
+        self.go, self.still, self.back = threading.Event(), threading.Event(), threading.Event()
+        self.gaps: list[float | None] = []
+        self.go.set()
+
+    def events(self, batch: list[Any], now: float, epoch: float) -> None: ...
+    def invocation(self, target: str, arguments: list[Any], now: float, epoch: float) -> None: ...
+    def refused(self, step: Any, reason: str) -> None: ...
+    def changed(self, state: State, reason: str | None) -> None: ...
+
+    def established(self, gap_start: float | None, gap_end: float) -> None:
+        self.gaps.append(gap_start)
+        if gap_start is not None:
+            self.back.set()
+
+    def due(self, now: float) -> float:
+        if not self.go.is_set():
+            self.still.set()
+        self.go.wait(5)
+        return FOREVER
+
+
+def test_a_gap_begins_where_the_program_stood_still(hub: RudeHub) -> None:
+    """What the hub sent before it hung up is read ten minutes later; what it told nobody since then is missed all the
+    same."""
+    sink, clock = Sleepy(), ManualClock()
+    options = {"ping_interval": 1000.0, "server_timeout": 1000.0, "backoff_seconds": (0.0,)}
+    manager = SignalRConnectionManager("token", None, options, url=hub.url, name="still", clock=clock, sink=sink)
+    with closing(manager):
+        manager.connect(timeout=0)
+        peer = hub.shaken()
+        assert soon(lambda: sink.gaps == [None])
+        clock.advance(7.0)
+        peer.send(call("Heard"))
+        assert soon(lambda: manager.link is not None and manager.link.heard_at == clock.monotonic())
+        asleep = clock.epoch()
+        sink.go.clear()
+        manager.wake()
+        assert sink.still.wait(5)
+        peer.send(call("Last"))
+        peer.fin()
+        clock.advance(600.0)
+        sink.go.set()
+        hub.shaken()
+        assert sink.back.wait(5)
+        assert ([None, asleep], asleep) == (sink.gaps, manager._sure[1])
 
 
 def test_the_handshake_is_given_up_by_the_clock(hub: RudeHub, held: Callable[..., Held]) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from topstep_sync.events import AccountEvent, OrderEvent, PositionEvent, SessionConflict, TradeEvent
 from topstep_sync.models import Account, Action, Order, OrderStatus, Position, PositionType, Trade
-from topstep_sync.realtime.reconcile import MARGIN, Reconciler, Snapshot
+from topstep_sync.realtime.reconcile import MARGIN, REACH, Reconciler, Snapshot
 from topstep_sync.realtime.versions import account_of
 
 START = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
@@ -226,6 +226,15 @@ def test_the_snapshot_reaches_back_to_the_oldest_working_order() -> None:
     """It is found by its creation, so that its fill in the gap is found; with a margin for the gateway's clock."""
     assert EPOCH + 100 - MARGIN == known().since(EPOCH + 100)
     assert EPOCH + 0.5 - MARGIN == known(order(1)).since(EPOCH + 100)
+
+
+def test_the_first_snapshot_reaches_back_a_day() -> None:
+    """Which orders worked when the subscription was asked for nobody knows; that one of them ended since is told."""
+    reconciler = Reconciler()
+    reconciler.watch(5, EPOCH)
+    assert EPOCH - REACH - MARGIN == reconciler.since(EPOCH + 100, [5])
+    filled = order(1, OrderStatus.FILLED, 2.0, created=-3600.0)
+    assert [filled] == recovered(reconciler, orders=[filled, order(2, OrderStatus.FILLED, -2.0, created=-3600.0)])
 
 
 def test_accounts_nobody_watches_are_not_told_of() -> None:

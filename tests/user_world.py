@@ -33,12 +33,12 @@ class Exchange:
     """The truth, and its whole history."""
 
     def __init__(self, clock: ManualClock, ahead: float) -> None:
-        self._clock, self._ahead = clock, ahead
+        self._clock, self.ahead = clock, ahead
         self.orders: dict[int, Order] = {}
         self.trades: dict[int, Trade] = {}
         self.accounts = {n: Account(id=n, name="PRAC", balance=0.0, can_trade=True, is_visible=True) for n in (5, 6)}
         self.positions: dict[tuple[int, str], Position] = {}
-        self.history: list[tuple[float, Any]] = []  # (our time, record): every version of everything
+        self.history: list[Any] = []  # every version of everything
         self.publish: Callable[[Any], None] = lambda record: None
         self._number = 0
 
@@ -47,10 +47,10 @@ class Exchange:
         return self._number
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock.epoch() + self._ahead, UTC)
+        return datetime.fromtimestamp(self._clock.epoch() + self.ahead, UTC)
 
     def tell(self, record: Any) -> None:
-        self.history.append((self._clock.epoch(), record))
+        self.history.append(record)
         self.publish(record)
 
     def place(self, account: int, contract: str, size: int = 2) -> None:
@@ -159,16 +159,18 @@ class World:
         self.clock = ManualClock()
         self.exchange = Exchange(self.clock, ahead)
         self.exchange.publish = self._publish
-        self.feed = UserFeed(self.clock, self._fetch, HOLD, lambda: ahead + off)
+        self.feed = UserFeed(self.clock, self._fetch, HOLD, lambda: self.exchange.ahead + off)
         self.feed.aside = self._read
+        self.feed.sure = self._sure
         self.feed.agreed = lambda account: account in self.standing
         self.queue = EventQueue(clock=self.clock)
         self.standing: set[int] = set()  # accounts whose events go onto the wire
-        self.wire: list[Any] = []
+        self.wire: list[tuple[tuple[float, float], Any]] = []  # (when, record): what the hub sent, and nobody has yet
         self.received: list[Any] = []  # records that the hub delivered, each once
         self.readings: list[Reading] = []
         self.told: list[Any] = []
-        self.watched: dict[int, float] = {}  # account → since when, by our clock
+        self.told_others: set[Any] = set()  # trades that whoever let an account go was told
+        self.watched: dict[int, int] = {}  # account → how much had happened before; no clock tells that as well
         self.up = False
         self._lost_at: float | None = None
         self._result: Any = None
@@ -178,7 +180,11 @@ class World:
 
     def _publish(self, record: Any) -> None:
         if account_of(record) in self.standing:
-            self.wire.append(record)
+            self.wire.append(((self.clock.monotonic(), self.clock.epoch()), record))
+
+    def _sure(self) -> tuple[float, float]:
+        """While something is on the wire, nothing that was sent later can have been heard."""
+        return self.wire[0][0] if self.wire else (self.clock.monotonic(), self.clock.epoch())
 
     def _fetch(self, accounts: list[int], since: float) -> Snapshot:
         if isinstance(self._result, Exception):
@@ -198,7 +204,7 @@ class World:
     ################################################### the moves ###################################################
 
     def watch(self, account: int) -> None:
-        self.watched.setdefault(account, self.clock.epoch())
+        self.watched.setdefault(account, len(self.exchange.history))
         self.feed.routes = (Route(self.queue, frozenset(self.watched), True),)
         self.feed.watch([account])
         self.turn()
@@ -212,6 +218,7 @@ class World:
             self.received = [record for record in self.received if account_of(record) != account]
             self.turn()
             # Whoever wants it next is somebody else, who was told nothing.
+            self.told_others |= {(t.id, t.voided) for t in self.records(Trade) if t.account_id == account}
             self.told = [e for e in self.told if isinstance(e, StreamEvent) or account_of(e.data) != account]
 
     def subscribe(self, account: int) -> None:
@@ -221,16 +228,23 @@ class World:
             self.standing.add(account)
         self.turn()
 
-    def connect(self) -> None:
-        """Subscriptions stand one by one; what happens in between is on the wire already."""
+    def jump(self, seconds: float) -> None:
+        """Somebody sets our wall clock; the time of the exchange goes on."""
+        self.clock.jump(seconds)
+        self.exchange.ahead -= seconds
+
+    def connect(self, agreed: bool = True) -> None:
+        """Subscriptions stand one by one, here or by `subscribe`; what happens in between is on the wire already."""
         if self.up:
             return
         self.feed.changed(State.CONNECTING if self._lost_at is None else State.RECONNECTING, None)
         self.up = True
-        self.standing = set(self.watched)
+        self.standing = set(self.watched) if agreed else set()
 
     def establish(self) -> None:
         if self.up and self.feed._up is False:
+            for account in self.watched:
+                self.subscribe(account)
             self.feed.changed(State.CONNECTED, None)
             self.feed.established(self._lost_at, self.clock.epoch())
             self._lost_at = None
@@ -240,14 +254,14 @@ class World:
         if not self.up:
             return
         self.up = False
+        if self.feed._up:
+            self._lost_at = self._sure()[1]
+        self.feed.changed(State.RECONNECTING, "lost")
         self.wire.clear()
         self.standing.clear()
-        if self.feed._up:
-            self._lost_at = self.clock.epoch()
-        self.feed.changed(State.RECONNECTING, "lost")
 
     def deliver(self, count: int = 1, twice: bool = False) -> None:
-        for record in self.wire[:count]:
+        for _, record in self.wire[:count]:
             if account_of(record) in self.watched:
                 self.received.append(record)
             for _ in range(1 + twice):
@@ -258,8 +272,8 @@ class World:
     def garble(self) -> None:
         """The next message cannot be read."""
         if self.wire:
-            self.wire.pop(0)
             self.feed.missed()
+            self.wire.pop(0)
             self.turn()
 
     def _take(self, record: Any) -> None:
@@ -273,7 +287,7 @@ class World:
         for _ in range(steps):
             if self.readings and self.readings[-1].step(self.wire):
                 reading = self.readings.pop()
-                ahead = [n for n, record in enumerate(self.wire) if any(record is other for other in reading.overtaken)]
+                ahead = [sent for sent in self.wire if any(sent is other for other in reading.overtaken)]
                 self.deliver(len(ahead))
                 reading.finish()
         self.turn()
@@ -316,14 +330,15 @@ class World:
     def _since(self, kind: type) -> list[Any]:
         return [
             record
-            for when, record in self.exchange.history
-            if isinstance(record, kind) and when >= self.watched.get(account_of(record), float("inf"))
+            for number, record in enumerate(self.exchange.history)
+            if isinstance(record, kind) and number >= self.watched.get(account_of(record), float("inf"))
         ]
 
     def _check_trades(self) -> None:
         told = Counter((t.id, t.voided) for t in self.records(Trade))
         assert [] == [key for key, count in told.items() if count > 1], "told twice"
-        heard = {(t.id, t.voided) for t in self.received if isinstance(t, Trade)}
+        # One of before the subscription may still come in; told to whoever was subscribed then, it is not told again.
+        heard = {(t.id, t.voided) for t in self.received if isinstance(t, Trade)} - self.told_others
         # Of a trade that was voided before anybody could tell it, only that is told. That an old one was voided while
         # the hub was away is nowhere to be found: it bears its old time.
         made = {(t.id, False) for t in self._since(Trade) if not t.voided and (t.id, True) not in told}
@@ -341,11 +356,11 @@ class World:
 
     def _check_positions(self) -> None:
         """Versions are told from each other by their price; flat ones that were made up have an older one's."""
-        order = {p.average_price: n for n, (_, p) in enumerate(self.exchange.history) if isinstance(p, Position)}
+        order = {p.average_price: n for n, p in enumerate(self.exchange.history) if isinstance(p, Position)}
         last: dict[Any, int] = {}
         for position in self.records(Position):
             key, number = key_of(position), order[position.average_price]
-            made_up = position.size == 0 and self.exchange.history[number][1].size
+            made_up = position.size == 0 and self.exchange.history[number].size
             assert number >= last.get(key, -1) if made_up else number > last.get(key, -1), "went back, or told twice"
             last[key] = number
         told = Counter((p.average_price, p.size) for p in self.records(Position))
@@ -357,7 +372,7 @@ class World:
 
     def _check_state(self) -> None:
         state, exchange = self.feed.reconciler.state, self.exchange
-        assert state.reconciled
+        assert state.reconciled or not self.watched, "there was nobody to ask for"
         assert {k: o for k, o in exchange.orders.items() if working(o) and o.account_id in self.watched} == dict(
             state.orders
         )

@@ -114,7 +114,7 @@ class Reconnected(StreamEvent, kw_only=True):
 
     kind: ClassVar[str] = "reconnected"
     gap_start: float
-    """Seconds since 1970 of the last byte before the gap."""
+    """Seconds since 1970 from which on something was missed: just before the last byte that was read."""
     gap_end: float
     """Seconds since 1970 at which the subscriptions stood again."""
     recovered_count: int = 0

@@ -87,6 +87,7 @@ class SignalRConnectionManager:
         self._logout_at = -FOREVER  # monotonic: when the gateway last said that another program took over
         self._stood = False  # whether it was ever established since `connect`
         self._gap_start: float | None = None  # of a gap that goes on
+        self._sure = (clock.monotonic(), clock.epoch())  # of the last connection
         self.reconnects: list[float] = []
         """Monotonic times of the reconnects of the last hour."""
         self.faults = 0
@@ -168,6 +169,11 @@ class SignalRConnectionManager:
     def link(self) -> Link | None:
         """The open connection, for who wants its times; `None` while there is none."""
         return self._link
+
+    @property
+    def sure(self) -> tuple[float, float]:
+        """What the hub sent before this moment, monotonic and in seconds since 1970, is here or never comes."""
+        return self._sure if self._link is None else self._link.sure
 
     def subscribe(self, channel: str, callback: Callable[..., Any]) -> Callable[[], None]:
         """*callback* is called with the arguments of every invocation of *channel*, in any case of its letters.
@@ -276,8 +282,7 @@ class SignalRConnectionManager:
 
     def wake(self) -> None:
         """The owner's thread looks around now."""
-        waker = self._waker
-        if waker is not None:
+        if (waker := self._waker) is not None:
             waker.wake()
 
     ############################################## the owner's thread ##############################################
@@ -325,9 +330,7 @@ class SignalRConnectionManager:
             ws.drop()
 
     def _serve(self, ws: BufferedWebSocket, waker: Waker, schedule: Schedule) -> None:
-        link = Link(
-            ws, waker, self._clock, self.config, self.subscriptions, self._outbox, self._sink, self._fast
-        )  # fmt: skip
+        link = Link(ws, waker, self._clock, self.config, self.subscriptions, self._outbox, self._sink, self._fast)
         polite = False
         try:
             self.subscriptions.fresh()
@@ -341,8 +344,9 @@ class SignalRConnectionManager:
         finally:
             self._link = None
             self.faults += link.faults
+            self._sure = link.sure
             if self._stood and self._gap_start is None:
-                self._gap_start = link.heard_epoch
+                self._gap_start = link.sure[1]
             link.end(polite)
             self._outbox.fail(ConnectionLost("the connection ended before the call was sent"))
 

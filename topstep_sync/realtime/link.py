@@ -150,6 +150,8 @@ class Link:
         self._pinged_at = self._sent_at = self.heard_at = clock.monotonic()
         self.heard_epoch = clock.epoch()
         """When the last byte came in, in both times."""
+        self.sure = self._empty = (self.heard_at, self.heard_epoch)
+        """A moment before the last byte was sent, in both times: what was sent before it is here."""
         self.round_trip: float | None = None
         """Seconds the hub took to answer the last call or ping."""
         self.faults = 0
@@ -198,6 +200,7 @@ class Link:
             raise Interrupted
         channel = self._ws.sock
         if not self._ws.more and not self._waker.wait(channel.sock, until - self._clock.monotonic()):
+            self._empty = (self._clock.monotonic(), self._clock.epoch())
             return False
         try:
             messages = self._ws.messages()
@@ -210,7 +213,11 @@ class Link:
             self._ws.ponged = False
             self.round_trip = self._clock.monotonic() - self._pinged_at
         if self._ws.heard:
+            # Where this program stood still, as the machine slept, it may have come long before it is read.
+            self.sure = self._empty
             self.heard_at, self.heard_epoch = self._clock.monotonic(), self._clock.epoch()
+            if not self._ws.more:
+                self._empty = (self.heard_at, self.heard_epoch)
         if not messages:
             return False
         found = self._protocol.receive(messages[0] if len(messages) == 1 else b"".join(messages))

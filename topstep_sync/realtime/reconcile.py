@@ -25,6 +25,7 @@ from topstep_sync.realtime.state import TradingState
 from topstep_sync.realtime.versions import Key, account_of, changed_at, is_newer, key_of, same
 
 MARGIN: Final = 60.0  # GUESS: seconds by which the gateway's clock may differ from ours
+REACH: Final = 86_400.0  # GUESS: seconds for which an order works at most; Topstep ends each trading day flat
 _KEPT_ORDERS: Final = 5_000
 _KEPT_TRADES: Final = 200_000
 
@@ -217,9 +218,10 @@ class Reconciler:
         """From when a snapshot must tell of orders and trades, in seconds since 1970, if the gap began at *start*.
 
         An order that was working before the gap is found by its creation, so the oldest of them counts. An account of
-        which nothing is known is wanted since it was asked for; the first connection may have taken long.
+        which nothing is known is wanted since it was asked for; the first connection may have taken long. An order
+        that was working by then, and ended before the snapshot, may be as old as an order can be.
         """
-        asked = [self._since[account_id] for account_id in self.unknown.intersection(account_ids)]
+        asked = [self._since[account_id] - REACH for account_id in self.unknown.intersection(account_ids)]
         return min([start, *asked, *(o.creation_timestamp.timestamp() for o in self._working.values())]) - MARGIN
 
     def apply(self, snapshot: Snapshot, account_ids: Iterable[int], now: float, epoch: float) -> tuple[list[Any], int]:

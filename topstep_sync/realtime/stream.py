@@ -94,6 +94,7 @@ class Stream:
         }
         user = self._hubs["user"].connection
         self._user.wake, self._user.conflicted = user.wake, user.conflicted
+        self._user.sure = lambda: user.sure
         self._user.agreed = lambda account_id: user.subscriptions.agreed(user_wants([account_id]))
         self._market.conflicted = self._hubs["market"].connection.conflicted
         self._closed = False

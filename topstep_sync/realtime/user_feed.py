@@ -45,6 +45,8 @@ class UserFeed(Feed):
         """Runs what may block, and not on the owner's thread."""
         self.agreed: Callable[[int], bool] = lambda account_id: True
         """Whether the hub has answered every subscription to an account."""
+        self.sure: Callable[[], tuple[float, float]] = lambda: (clock.monotonic(), clock.epoch())
+        """A moment, monotonic and in seconds since 1970, before which nothing was sent that arrives now or is lost."""
         self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._gap: tuple[float, float] | None = None  # not reconciled yet: start and end, seconds since 1970
         self._told = False  # whether that gap was told of already
@@ -53,6 +55,7 @@ class UserFeed(Feed):
         self._looking: float | None = None  # the same, of what the snapshot under way is to tell
         self._look_at = 0.0  # monotonic: the next snapshot because of such records is not before
         self._up = False
+        self._let_go: set[int] = set()  # accounts that were wanted no more, for a while, on this connection
         self._job = 0  # number of the snapshot that is awaited; an older one is of no use
         self._busy = False
         self._failures = 0
@@ -92,6 +95,7 @@ class UserFeed(Feed):
             self._hold(self.reconciler.unknown)
 
     def _forget(self, account_ids: frozenset[int]) -> None:
+        self._let_go |= account_ids
         for account_id in account_ids:
             self.reconciler.forget(account_id)
 
@@ -104,8 +108,9 @@ class UserFeed(Feed):
     def changed(self, state: State, reason: str | None) -> None:
         if state is not State.CONNECTED:
             if self._up and self._gap is None:
-                self._lost_at = self._clock.monotonic()
+                self._lost_at = self.sure()[0]
             self._up = False
+            self._let_go.clear()
             self._job += 1
             self._busy = False
             self._still_missed()
@@ -158,7 +163,7 @@ class UserFeed(Feed):
         """REST is asked what the record may have said, now or, where they are many, a little later."""
         self.reconciler.missed()
         if self._missed is None:
-            self._missed = self._clock.epoch()
+            self._missed = self.sure()[1]
 
     def _relook_at(self) -> float:
         return FOREVER if self._missed is None else self._look_at
@@ -279,8 +284,8 @@ class UserFeed(Feed):
         for event in events:
             self.last_data[account_of(event)] = now
         self._deliver(self.reconciler.live(events))
-        if self._up and any(not self.agreed(account) for account in self.reconciler.unknown):
-            # An account let go and wanted again: what comes now may be of the subscription before, and not go on.
+        if any(not self.agreed(account) for account in self._let_go & self.reconciler.unknown):
+            # Wanted again: what comes now may be of the subscription before, and not go on.
             self.reconciler.missed()
 
     def events(self, batch: list[Any], now: float, epoch: float) -> None:

@@ -49,14 +49,14 @@ def test_what_is_no_price(value: Any) -> None:
 @pytest.mark.parametrize("value", ["buy", "BUY", " Bid ", OrderSide.BUY, 0])
 def test_sides(value: Any) -> None:
     """A side is its word in any case, its member or its number."""
-    assert OrderSide.BUY is arguments.side_of(value)
+    assert OrderSide.BUY is arguments.choice(value, arguments.SIDES, "side")
 
 
 @pytest.mark.parametrize("value", ["long", "", 2, -1, None, True, 0.0])
 def test_unknown_sides(value: Any) -> None:
     """Anything else is refused with the words there are."""
     with pytest.raises(InvalidRequest, match=r"^side is .*expected one of ask, bid, buy, sell"):
-        arguments.side_of(value)
+        arguments.choice(value, arguments.SIDES, "side")
 
 
 @pytest.mark.parametrize("value", ["stop limit", "STOP_LIMIT", "stop-limit", 3, OrderType.STOP_LIMIT])
@@ -151,7 +151,8 @@ def test_records_stand_for_their_ids() -> None:
 def test_nothing_else_is_raised(value: Any) -> None:
     """Whatever comes in, it is taken or refused as InvalidRequest."""
     for check in (
-        lambda: arguments.whole(value, "x"), lambda: arguments.number(value, "x"), lambda: arguments.side_of(value),
+        lambda: arguments.whole(value, "x"), lambda: arguments.number(value, "x"),
+        lambda: arguments.choice(value, arguments.SIDES, "side"),
         lambda: arguments.type_of(value), lambda: arguments.instant(value, "x"), lambda: arguments.span(value),
         lambda: arguments.contract_name(value),
     ):  # fmt: skip

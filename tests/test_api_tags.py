@@ -1,7 +1,10 @@
 """Custom tags."""
 
+import multiprocessing
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,8 +16,32 @@ from topstep_sync.errors import InvalidRequest
 
 
 def test_the_layout_of_a_ulid() -> None:
-    """A known instant and known chance give the characters that the ULID specification prescribes."""
-    assert "01ARZ3NDEKTSV4RRFFQ69G5FAV" == tags.ulid(1469922850.259, bytes.fromhex("d6764c61efb99302bd5b"))
+    """A known instant gives the characters that the ULID specification prescribes, and then come sixteen of chance."""
+    found = [tags.ulid(1469922850.259) for _ in range(2000)]
+    assert {"01ARZ3NDEK"} == {tag[:10] for tag in found}
+    assert {tags.ULID_LENGTH} == set(map(len, found))
+    for place in range(10, tags.ULID_LENGTH):
+        assert set(tags.ALPHABET) == {tag[place] for tag in found}, place
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_has_chances_of_its_own() -> None:
+    """A child mints none of the tags that its parent mints in the same millisecond."""
+    tags.mint(None, 1.0)  # so that some more are drawn already
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        found = pool.map(_minted, [100, 100], chunksize=1)
+    assert 300 == len({*_minted(100), *found[0], *found[1]})
+
+
+def _minted(count: int) -> list[str]:
+    return [tags.mint(None, 1.0) for _ in range(count)]
+
+
+def test_threads_share_no_chance() -> None:
+    """Thirty-two threads that mint in the same millisecond have no tag in common."""
+    with ThreadPoolExecutor(32) as pool:
+        found = [tag for some in pool.map(_minted, [500] * 32) for tag in some]
+    assert 16_000 == len(set(found))
 
 
 @given(st.floats(0, 2**47 / 1000), st.floats(0, 2**47 / 1000))

@@ -18,7 +18,8 @@ BUY, SELL = OrderSide.BUY, OrderSide.SELL
 
 def write(last: float | None = 21000.0, **words: Any) -> PlaceOrder:
     wish = ticket.Wish(**{"account_id": ACCOUNT, "contract_id": MNQ, "side": "buy", "size": 1, **words})
-    return ticket.write(wish, ticket.check(wish), MNQ if wish.needs_contract else None, last)
+    draft = ticket.check(wish)
+    return ticket.write(wish, draft, MNQ, last) if wish.needs_contract else draft
 
 
 @pytest.mark.parametrize(

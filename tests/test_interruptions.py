@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 import requests
+from gateway_model import ACCOUNT, MNQ, GatewayModel
 from interruptions import elsewhere, interrupted_everywhere, is_free
+from rude_hub import soon
 from token_fakes import DAY, FakeService
 
 from tests.echo_server import EchoServer, running
 from topstep_sync import clock
+from topstep_sync.api.ledger import ALONE
+from topstep_sync.api.results import PlacedOrder
+from topstep_sync.api.rooms import Rooms
 from topstep_sync.auth import token_manager
 from topstep_sync.auth.token_manager import TokenManager
 from topstep_sync.clock import ManualClock, SystemClock
 from topstep_sync.config import Config
-from topstep_sync.errors import CircuitOpen, ConnectFailed, SessionClosed, TopstepError
+from topstep_sync.errors import CircuitOpen, ConnectFailed, OrderStateUnknown, SessionClosed, TopstepError
 from topstep_sync.http.adapter import ResilientAdapter
 from topstep_sync.http.circuit_breaker import CircuitBreaker, State
 from topstep_sync.http.guarded import GuardedPost
@@ -352,3 +357,54 @@ def test_warmth_is_started_again(interrupted_start: pytest.MonkeyPatch) -> None:
     warmth.start()
     assert pinged.wait(10)
     warmth.stop()
+
+
+class GatewayClock(SystemClock):
+    """Real waits, and the hour that a model of the gateway has."""
+
+    def __init__(self, model: GatewayModel) -> None:
+        self._model = model
+
+    def epoch(self) -> float:
+        return self._model.clock.epoch()
+
+
+class Desk:
+    """An order under a tag of the caller's own, at a gateway that executes each tag once; somebody may want it, too."""
+
+    def __init__(self, joined: bool) -> None:
+        self.model = GatewayModel()
+        config = Config(orders={"verify_seconds": (0.01, 0.01)})
+        self.orders = Rooms(self._call, get=lambda path: "pong", config=config, clock=GatewayClock(self.model)).orders
+        self.joiner: threading.Thread | None = None
+        self.joined: list[Any] = []
+        self._wanted = joined
+
+    def _call(self, *args: Any, **options: Any) -> Any:
+        reply = self.model.call(*args, **options)
+        if self._wanted and self.joiner is None:
+            self.joiner = threading.Thread(target=lambda: self.joined.append(self.outcome()), daemon=True)
+            self.joiner.start()
+            assert soon(lambda: self.orders._ledger.find("entry-1").flight is not ALONE)
+        return reply
+
+    def place(self) -> PlacedOrder:
+        return self.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+
+    def outcome(self) -> Any:
+        try:
+            return self.place()
+        except TopstepError as error:
+            return error
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_an_order_is_placed_once_whenever_it_is_interrupted(joined: bool) -> None:
+    """After a Ctrl-C at any moment the same intent gives the one order; who waited for it is told, and is free."""
+    for desk, where in interrupted_everywhere(lambda: Desk(joined), Desk.place, ("topstep_sync.api",)):
+        assert isinstance(elsewhere(desk.place), PlacedOrder), where
+        assert ["entry-1"] == desk.model.executed, where
+        if desk.joiner is not None:
+            desk.joiner.join(5.0)
+            (told,) = desk.joined
+            assert isinstance(told, (PlacedOrder, OrderStateUnknown)), where

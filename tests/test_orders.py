@@ -12,7 +12,7 @@ from rude_hub import soon
 
 from topstep_sync import errors
 from topstep_sync.api import ledger
-from topstep_sync.api.ledger import Intent
+from topstep_sync.api.ledger import ALONE, Intent
 from topstep_sync.api.rooms import Rooms
 from topstep_sync.api.seam import VERIFY_TIMEOUT
 from topstep_sync.clock import SYSTEM_CLOCK
@@ -269,7 +269,7 @@ def test_whoever_joins_a_flight_shares_its_failure(model: GatewayModel, rooms: R
     assert inside.wait(10)
     threads[1].start()
     assert second.wait(10)
-    while rooms.orders._ledger.find("entry-1").flight.landed is None:  # the second has not joined yet
+    while rooms.orders._ledger.find("entry-1").flight is ALONE:  # the second has not joined yet
         threads[1].join(0.001)
     go.set()
     for thread in threads:
@@ -286,7 +286,7 @@ def test_the_ctrl_c_of_one_flight_is_not_that_of_whoever_joined(model: GatewayMo
 
     def interrupted(path: str, request: Any, reply: Any, **options: Any) -> Any:
         inside.set()
-        assert soon(lambda: rooms.orders._ledger.find("entry-1").flight.landed is not None)  # the second has joined
+        assert soon(lambda: rooms.orders._ledger.find("entry-1").flight is not ALONE)  # the second has joined
         raise KeyboardInterrupt
 
     def place() -> None:

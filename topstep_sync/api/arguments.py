@@ -28,6 +28,8 @@ _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 def account_number(value: "int | Account") -> int:
     """The number of an account given as itself or as its record."""
+    if type(value) is int and value > 0:
+        return value
     number = value.id if isinstance(value, Account) else value
     try:
         return whole(number, "account_id")
@@ -97,10 +99,6 @@ def choice(value: Any, words: Mapping[str, E], name: str) -> E:
 def several(value: Any) -> list[Any]:
     """*value* as a list, though it may be a single one."""
     return [value] if isinstance(value, (str, int)) else list(value)
-
-
-def side_of(value: Any) -> OrderSide:
-    return choice(value, SIDES, "side")
 
 
 def type_of(value: Any) -> OrderType:

@@ -29,6 +29,8 @@ class Answer(enum.Enum):
 
 
 class State(enum.Enum):
+    __hash__ = object.__hash__  # Enum's own is Python, and every order looks four of these up
+
     PREPARED = "prepared"  # has its tag; nothing was sent
     SENT = "sent"  # an attempt is in flight
     RESENT = "resent"  # a second attempt is in flight, and the first may still execute
@@ -41,6 +43,8 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
+    __hash__ = object.__hash__
+
     SEND = "send"
     ACCEPT = "accept"
     REJECT = "reject"
@@ -50,6 +54,13 @@ class Event(enum.Enum):
     FIND_REJECTED = "find rejected"
     GIVE_UP = "give up"
     MISS = "miss"
+
+
+# What every order needs; on Python 3.11 each `Event.SEND` runs the enum's own Python code.
+PREPARED: Final = State.PREPARED
+SEND: Final = Event.SEND
+ACCEPT: Final = Event.ACCEPT
+LOSE: Final = Event.LOSE
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {

@@ -7,6 +7,7 @@ import msgspec
 
 from topstep_sync.api import intent
 from topstep_sync.api.results import PlacedOrder
+from topstep_sync.clock import Signal
 from topstep_sync.errors import InvalidRequest
 from topstep_sync.events import Event, OrderEvent
 from topstep_sync.messages import PlaceOrder
@@ -37,6 +38,8 @@ class Sought(msgspec.Struct, frozen=True):
 class Intent:
     """One order that somebody wanted. Written only by the thread that holds its flight."""
 
+    __slots__ = ("doubtful", "flight", "lost", "minted", "placed", "request", "since", "state", "tag")
+
     def __init__(self, request: PlaceOrder, tag: str, since: float, *, minted: bool = True) -> None:
         self.request = request
         self.tag = tag
@@ -46,7 +49,7 @@ class Intent:
         """Seconds since 1970 when the reply of its last attempt was given up; a permit may have been waited for."""
         self.minted = minted
         """Whether the tag is ours, so that nobody else can have used it."""
-        self.state = intent.State.PREPARED
+        self.state = intent.PREPARED
         self.doubtful = False
         """Whether an earlier attempt may still execute; true for ever once a reply was lost."""
         self.placed: PlacedOrder | None = None
@@ -58,17 +61,21 @@ class Intent:
 
     def step(self, event: intent.Event) -> None:
         self.state = intent.step(self.state, event)
-        self.doubtful = self.doubtful or event is intent.Event.LOSE
+        if event is intent.LOSE:
+            self.doubtful = True
 
 
 class Flight:
-    """One carrying out of an intent, and what it came to. Whoever joins it brings the event that it sets."""
+    """One carrying out of an intent, and what it came to, for those who joined it."""
 
     __slots__ = ("landed", "outcome")
 
     def __init__(self) -> None:
-        self.landed: threading.Event | None = None
+        self.landed = Signal()
         self.outcome: PlacedOrder | BaseException | None = None
+
+
+ALONE: Final = Flight()  # stands for the flight that nobody has joined: most of them
 
 
 class Ledger:
@@ -87,40 +94,43 @@ class Ledger:
             placed = (entry.placed for entry in reversed(self._intents.values()))
             return next((order for order in placed if order is not None and order.id == order_id), None)
 
-    def board(self, new: Intent) -> tuple[Intent, bool]:
-        """The intent that *new* joins or becomes, and whether the caller is the one who carries it out.
+    def board(self, new: Intent) -> Intent:
+        """*new*, which the caller is the one to carry out; or the intent of the same tag, to whose flight it comes.
 
         Raises:
             InvalidRequest: the tag stands for a different order.
         """
         with self._lock:
             known = self._intents.get(new.tag)
-            if known is not None and known.request != new.request:
-                raise InvalidRequest(f"the custom tag {new.tag!r} stands for another order; each order needs its own")
-            if known is not None and (known.flight is not None or known.placed is not None):
-                return known, False
-            if known is not None and known.doubtful and known.state is not intent.State.REJECTED:
-                new.state, new.since, new.doubtful, new.minted = known.state, known.since, True, known.minted
-                new.lost = known.lost
-            new.flight = Flight()
+            if known is not None:
+                if known.request != new.request:
+                    raise InvalidRequest(f"the custom tag {new.tag!r} stands for another order; each needs its own")
+                if known.flight is not None or known.placed is not None:
+                    return known
+                if known.doubtful and known.state is not intent.State.REJECTED:
+                    new.state, new.since, new.doubtful, new.minted = known.state, known.since, True, known.minted
+                    new.lost = known.lost
+            new.flight = ALONE
             self._intents[new.tag] = new
-            self._forget()
-            return new, True
+            if len(self._intents) > KEPT + KEPT // 10:  # a good many at a time: finding the settled ones looks at all
+                self._forget(len(self._intents) - KEPT)
+            return new
 
     def adopt(self, found: Intent) -> Intent:
         """*found* in the journal is known here from now on; the intent of the same tag that already is, wins."""
         with self._lock:
             return self._intents.setdefault(found.tag, found)
 
-    def land(self, entry: Intent, outcome: PlacedOrder | BaseException) -> None:
-        """The flight of *entry* is over, and everybody who waits for it knows the outcome."""
+    def land(self, entry: Intent, outcome: PlacedOrder | BaseException | None) -> None:
+        """The flight of *entry*, if it is in flight, is over, and everybody who has joined it knows the outcome."""
         with self._lock:
-            flight, entry.flight = entry.flight, None
-            assert flight is not None, "only whoever boarded lands"
+            flight = entry.flight
+            if flight is ALONE:
+                entry.flight = None
+        if flight is not None and flight is not ALONE:  # in this order, so that it can be done again after a Ctrl-C
             flight.outcome = outcome
-            landed = flight.landed
-        if landed is not None:
-            landed.set()
+            flight.landed.set()
+            entry.flight = None
 
     def conclude(self, entry: Intent, event: intent.Event, placed: PlacedOrder | None = None) -> bool:
         """*entry* has stepped by what a look-up came to; False: another look-up has settled it before."""
@@ -132,10 +142,10 @@ class Ledger:
             return True
 
     def join(self, entry: Intent) -> Flight | None:
-        """The flight of *entry* that another thread carries out, with an event to wait for; `None` when it is over."""
+        """The flight of *entry* that another thread carries out; `None` when it is over."""
         with self._lock:
-            if entry.flight is not None and entry.flight.landed is None:
-                entry.flight.landed = threading.Event()
+            if entry.flight is ALONE:
+                entry.flight = Flight()
             return entry.flight
 
     def open(self) -> list[Intent]:
@@ -143,10 +153,8 @@ class Ledger:
         with self._lock:
             return [entry for entry in self._intents.values() if entry.state in intent.OPEN]
 
-    def _forget(self) -> None:
+    def _forget(self, surplus: int) -> None:
         assert self._lock.locked()
-        surplus = len(self._intents) - KEPT
-        if surplus > KEPT // 10:  # a good many at a time: finding the settled ones looks at all
-            settled = [t for t, e in self._intents.items() if e.flight is None and e.state not in intent.OPEN]
-            for tag in settled[:surplus]:
-                del self._intents[tag]
+        settled = [tag for tag, e in self._intents.items() if e.flight is None and e.state not in intent.OPEN]
+        for tag in settled[:surplus]:
+            del self._intents[tag]

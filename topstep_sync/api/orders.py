@@ -64,7 +64,7 @@ class OrdersApi:
         self._contracts = contracts
         self._clock = clock
         self._last_price = last_price
-        self._guard = guard
+        self._guard = guard if guard is not None and guard.on else None
         self._ledger = Ledger()
         settings, shut, ears = config or OrderConfig(), closed or Signal(), listen or Deaf()
         journal = None if settings.journal_path is None else Journal(settings.journal_path)
@@ -167,21 +167,24 @@ class OrdersApi:
             wish = ticket.Wish(account_id=account_id, contract_id=contract_id, side=side, size=size, **terms)
         except TypeError:
             raise ticket.unexpected(terms) from None
-        request = self._ready(wish, label, custom_tag)
+        if label is not None and custom_tag is not None:
+            raise InvalidRequest("give a label (and the tag is minted) or a custom_tag, not both")
+        now = self._clock.epoch()
+        tag = tags.mint(label, now) if custom_tag is None else tags.checked(custom_tag)
+        request = ticket.check(wish, tag)
+        if wish.needs_contract:
+            request = self._priced(wish, request)
         if dry_run:
             return request
+        entry = Intent(request, tag, now, minted=custom_tag is None)
         wanted = resend if callable(resend) else (lambda: True) if resend else None
-        if self._guard is None or not self._guard.on:
-            return self._placer.place(self._intent(request, custom_tag), wanted, timeout)
+        if self._guard is None:
+            return self._placer.place(entry, wanted, timeout)
         guard, asked = self._guard, wanted
         if asked is not None:  # the look-up takes its time, and what was allowed before it need not be after it
             wanted = lambda: asked() and guard.allows(request, self._ledger.open)  # noqa: E731
         with guard.placing(request, self._ledger.open):
-            return self._placer.place(self._intent(request, custom_tag), wanted, timeout)
-
-    def _intent(self, request: PlaceOrder, own_tag: str | None) -> Intent:
-        assert isinstance(request.custom_tag, str)
-        return Intent(request, request.custom_tag, self._clock.epoch(), minted=own_tag is None)
+            return self._placer.place(entry, wanted, timeout)
 
     def buy(
         self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Options]
@@ -315,7 +318,7 @@ class OrdersApi:
             last = self._last(wish, contract)
         request, trail = ticket.revise(wish, account, number, order, contract, last)
         guard = self._guard
-        if guard is None or not guard.on or not isinstance(request.size, int):
+        if guard is None or not isinstance(request.size, int):
             return self._changer.modify(request, contract, trail, timeout)
         # As it is now: by a record from before another change, a bigger size may look like a smaller one.
         now = guard.sure(lambda: self.get(account, number))
@@ -359,15 +362,8 @@ class OrdersApi:
             return None
         return self._last_price(contract, WEEK if wish.trail_price is None else FRESH)
 
-    def _ready(self, wish: ticket.Wish, label: str | None, custom_tag: str | None) -> PlaceOrder:
-        """The request with its tag, checked against its contract where prices are involved."""
-        if label is not None and custom_tag is not None:
-            raise InvalidRequest("give a label (and the tag is minted) or a custom_tag, not both")
-        tag = tags.mint(label, self._clock.epoch()) if custom_tag is None else tags.checked(custom_tag)
-        draft = ticket.check(wish, tag)
-        if not wish.needs_contract:
-            return draft
+    def _priced(self, wish: ticket.Wish, draft: PlaceOrder) -> PlaceOrder:
+        """The request, checked against its contract."""
         given = wish.contract_id
         contract = given if isinstance(given, Contract) else self._contracts.get(given)
-        last = self._last(wish, contract)
-        return ticket.write(wish, draft, contract, last)
+        return ticket.write(wish, draft, contract, self._last(wish, contract))

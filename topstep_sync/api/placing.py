@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from topstep_sync.api.intent import Answer, Event, State, answer
+from topstep_sync.api.intent import ACCEPT, SEND, Answer, Event, State, answer
 from topstep_sync.api.journal import Journal
 from topstep_sync.api.ledger import Intent, Ledger, Sought
 from topstep_sync.api.lookup import Lookup
@@ -35,7 +35,7 @@ from topstep_sync.errors import (
     TopstepError,
 )
 from topstep_sync.messages import PlaceReply
-from topstep_sync.models import Order, OrderStatus, given
+from topstep_sync.models import Order, OrderStatus
 
 PLACE: Final = "/api/Order/place"
 FLIGHT: Final = 300.0  # seconds somebody waits for the flight of another thread; two attempts and two horizons fit in
@@ -81,26 +81,33 @@ class Placer:
             wanted: asked before an order that was looked for in vain is sent again; `None`: it is not.
             timeout: seconds for one attempt.
         """
-        entry, mine = self._ledger.board(new)
-        if not mine:
-            return self._join(entry)
-        outcome: PlacedOrder | BaseException
+        outcome: PlacedOrder | BaseException | None = None
         try:
+            entry = self._ledger.board(new)
+            if entry is not new:
+                return self._join(entry)
             if entry.doubtful:
                 order = self.settle(entry, wait=True)
                 if order is not None:
                     outcome = self._answer(entry, order, None)
                     return outcome
-            self.record(entry, sending=timeout or self._longest_call, must=True)
+            if self._journal is not None:
+                self.record(entry, sending=timeout or self._longest_call, must=True)
             error = self._attempt(entry, timeout)
-            outcome = self._placed(entry) if error is None else self._find_out(entry, error, wanted, timeout)
+            outcome = entry.placed if error is None else self._find_out(entry, error, wanted, timeout)
+            assert outcome is not None, "an attempt without an error has left its order"
             return outcome
         except BaseException as error:
-            self._abandon(entry, error)
             outcome = error
+            if new.flight is not None:
+                self._abandon(new, error)
             raise
         finally:
-            self._ledger.land(entry, outcome)
+            try:
+                self._ledger.land(new, outcome)
+            except BaseException:  # a Ctrl-C at this very moment; whoever has joined waits for the landing
+                self._ledger.land(new, outcome)
+                raise
 
     def settle(self, entry: Intent, *, wait: bool) -> Order | None:
         """The order of an intent whose fate is open, in any status; `None` once the horizon has passed without it.
@@ -141,14 +148,12 @@ class Placer:
     def _join(self, entry: Intent) -> PlacedOrder:
         """The outcome of the flight that another thread carries out for the same tag."""
         flight, interrupted = self._ledger.join(entry), None
-        if flight is not None:
-            assert flight.landed is not None
-            if self._clock.wait(flight.landed, FLIGHT):
-                if isinstance(flight.outcome, PlacedOrder):
-                    return flight.outcome
-                if isinstance(flight.outcome, Exception):
-                    raise flight.outcome
-                interrupted = flight.outcome  # Ctrl-C was for that thread
+        if flight is not None and self._clock.wait(flight.landed, FLIGHT):
+            if isinstance(flight.outcome, PlacedOrder):
+                return flight.outcome
+            if isinstance(flight.outcome, Exception):
+                raise flight.outcome
+            interrupted = flight.outcome  # Ctrl-C was for that thread
         if entry.placed is None:
             raise self.unknown(entry.sought, interrupted) from interrupted
         return entry.placed
@@ -180,18 +185,18 @@ class Placer:
 
     def _attempt(self, entry: Intent, timeout: float | None) -> BaseException | None:
         """Nothing when the order was accepted; the error when it has to be looked up. Raises what is definite."""
-        entry.step(Event.SEND)
+        entry.step(SEND)
         try:
             reply = self._call(PLACE, entry.request, PlaceReply, timeout=timeout)
         except BaseException as error:
             return self._judge(entry, error)
-        if not given(reply.order_id):
+        if not isinstance(reply.order_id, int):
             entry.step(Event.LOSE)
             return BadReply(f"{PLACE}: success, but no order id", endpoint=PLACE, status_code=200)
-        assert isinstance(reply.order_id, int)
         entry.placed = PlacedOrder.of(entry.request, reply.order_id)
-        entry.step(Event.ACCEPT)
-        self.record(entry)
+        entry.step(ACCEPT)
+        if self._journal is not None:
+            self.record(entry)
         return None
 
     def _judge(self, entry: Intent, error: BaseException) -> BaseException | None:

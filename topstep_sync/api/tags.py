@@ -4,8 +4,8 @@ A tag is minted before the first attempt and never changes afterwards. The gatew
 account (rejected orders burn theirs, too), so it is also the last line against a duplicate.
 """
 
+import os
 import re
-import secrets
 from typing import Final
 
 from topstep_sync.errors import InvalidRequest
@@ -20,18 +20,27 @@ LABEL: Final = re.compile(rf"[A-Za-z0-9_.-]{{1,{LONGEST - ULID_LENGTH - 1}}}")
 TAG: Final = re.compile(rf"[!-~]{{1,{LONGEST}}}")
 
 PAIRS: Final = [first + second for first in ALPHABET for second in ALPHABET]
-SHIFTS: Final = range(120, -1, -10)
+CHANCE: Final = 16  # characters
+DRAWN: Final = 64  # chances drawn at a time: asking the operating system costs a single order more than all the rest
 
+_SPELLING: Final = 8 * ALPHABET.encode()  # of any byte, its lower five bits as a character
+_CHANCES: Final[list[str]] = []
 _ULID: Final = re.compile(rf"[{ALPHABET}]{{{ULID_LENGTH}}}")
 
 
-def ulid(epoch: float, entropy: bytes | None = None) -> str:
+def ulid(epoch: float) -> str:
     """48 bits of milliseconds since 1970 and 80 bits of chance, as 26 characters that sort by time.
 
     The chance is the operating system's, not the clock's: two processes, and a process and its fork, must differ.
     """
-    value = (round(epoch * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy or secrets.token_bytes(10))
-    return "".join([PAIRS[value >> shift & 1023] for shift in SHIFTS])
+    ms = round(epoch * 1000) & ((1 << 48) - 1)
+    while True:
+        try:  # taking it off the list is a single step, whoever else does it
+            high = f"{PAIRS[ms >> 40]}{PAIRS[ms >> 30 & 1023]}{PAIRS[ms >> 20 & 1023]}"
+            return f"{high}{PAIRS[ms >> 10 & 1023]}{PAIRS[ms & 1023]}{_CHANCES.pop()}"
+        except IndexError:
+            drawn = os.urandom(CHANCE * DRAWN).translate(_SPELLING).decode()
+            _CHANCES.extend([drawn[at : at + CHANCE] for at in range(0, len(drawn), CHANCE)])
 
 
 def mint(label: str | None, epoch: float) -> str:
@@ -59,3 +68,7 @@ def minted_at(tag: str) -> float | None:
     for character in code[:10]:
         value = value << 5 | ALPHABET.index(character)
     return value / 1000
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_CHANCES.clear)  # what the parent still holds is the parent's

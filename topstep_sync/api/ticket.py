@@ -11,12 +11,13 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from topstep_sync.api import brackets
-from topstep_sync.api.arguments import account_number, contract_name, number, side_of, type_of, whole
+from topstep_sync.api.arguments import SIDES, account_number, choice, contract_name, number, type_of, whole
 from topstep_sync.api.results import PlacedOrder
 from topstep_sync.errors import InvalidRequest
 from topstep_sync.messages import Bracket, ModifyOrder, PlaceOrder
 from topstep_sync.models import Account, Contract, Order, OrderSide, OrderType
 
+_MARKET: Final = OrderType.MARKET  # on Python 3.11 each look at it runs the enum's own Python code
 MOST_TRAIL_TICKS: Final = 1000  # "Trail Distance exceeds maximum (1000)": gateway docs, place, seen 2026-09
 
 # Type → the prices it needs, and takes. Source: gateway docs, place, 2026-09; StopLimit is in the enum only.
@@ -151,7 +152,7 @@ def kind_of(wish: Wish) -> OrderType:
         return OrderType.TRAILING_STOP
     if wish.stop_price is not None:
         return OrderType.STOP_LIMIT if wish.limit_price is not None else OrderType.STOP
-    return OrderType.LIMIT if wish.limit_price is not None else OrderType.MARKET
+    return OrderType.LIMIT if wish.limit_price is not None else _MARKET
 
 
 def on_tick(value: Any, name: str, contract: Contract) -> float:
@@ -172,9 +173,10 @@ def check(wish: Wish, tag: str | UnsetType = UNSET) -> PlaceOrder:
     Raises:
         InvalidRequest: what is wrong, and what was expected.
     """
-    side, kind = side_of(wish.side), kind_of(wish)
-    if kind is not OrderType.MARKET or wish.needs_contract:
+    side, kind = choice(wish.side, SIDES, "side"), kind_of(wish)
+    if kind is not _MARKET or wish.needs_contract:
         _check_prices(wish, kind)
+    bare = wish.stop_loss is wish.stop_loss_ticks is wish.take_profit is wish.take_profit_ticks is None
     return PlaceOrder(
         account_id=account_number(wish.account_id),
         contract_id=contract_name(wish.contract_id),
@@ -182,8 +184,8 @@ def check(wish: Wish, tag: str | UnsetType = UNSET) -> PlaceOrder:
         side=side,
         size=whole(wish.size, "size"),
         custom_tag=tag,
-        stop_loss_bracket=_plain_leg(wish, side, target=False),
-        take_profit_bracket=_plain_leg(wish, side, target=True),
+        stop_loss_bracket=UNSET if bare else _plain_leg(wish, side, target=False),
+        take_profit_bracket=UNSET if bare else _plain_leg(wish, side, target=True),
     )
 
 
@@ -254,18 +256,16 @@ def revise(
     return request, trail
 
 
-def write(wish: Wish, draft: PlaceOrder, contract: Contract | None, last: float | None) -> PlaceOrder:
+def write(wish: Wish, draft: PlaceOrder, contract: Contract, last: float | None) -> PlaceOrder:
     """The request of a checked *wish*: its *draft*, with the prices.
 
     Args:
-        contract: the contract it is about; needed where `wish.needs_contract`.
+        contract: the contract it is about.
         last: the latest price of the market, where it is known.
 
     Raises:
         InvalidRequest: what is wrong, and what was expected.
     """
-    if contract is None:
-        return draft
     prices = _prices(wish, draft.side, contract, last)
     entry = prices.get("limit_price", prices.get("stop_price", prices.get("trail_price", last)))
     return replace(

@@ -122,7 +122,7 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 # added while the hub was away; what waited through a second gap; what came of an account that was let go,
 # and a state that was called unreconciled for ever because of it, or had that account's orders for ever, or an old
 # position for ever because the account was wanted again while the connection was coming up; the end of an order that
-# was working long before its account was added.
+# was working long before its account was added; a trade, garbled before somebody set the clock back.
 @example([("reopen", 0), ("read", 4)], 0.0, 0.0)
 @example([("reopen", 0), ("reopen", 1), ("repeat", 0), ("drop", 0)], 0.0, 0.0)
 @example(
@@ -140,6 +140,21 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 @example([("place", 1), ("wait", 3), ("wait", 3), ("add", 0), ("fill", 0)], 0.0, 0.0)
 @example(
     [("drop", 0), ("add", 0), ("connect", 0), ("place", 5), ("fill", 0), ("forget", 0), ("fill", 0), ("add", 0)],
+    0.0,
+    0.0,
+)
+@example(
+    [
+        ("read", 4),
+        ("place", 0),
+        ("deliver", 1),
+        ("fill", 0),
+        ("deliver", 0),
+        ("wait", 3),
+        ("jump", 0),
+        ("garble", 0),
+        ("fail", 0),
+    ],
     0.0,
     0.0,
 )

@@ -24,6 +24,7 @@ from topstep_sync.realtime.versions import account_of
 _log = logging.getLogger("topstep_sync.realtime")
 
 Fetch = Callable[[list[int], float], Snapshot]
+Moment = tuple[float, float]  # by the monotonic clock, and in seconds since 1970
 
 RETRY: Final = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # seconds between attempts at a snapshot; the last one repeats
 DOUBT: Final = 2.0  # seconds two clocks may be apart unseen: the Date header has whole ones. An order too many is told.
@@ -45,14 +46,14 @@ class UserFeed(Feed):
         """Runs what may block, and not on the owner's thread."""
         self.agreed: Callable[[int], bool] = lambda account_id: True
         """Whether the hub has answered every subscription to an account."""
-        self.sure: Callable[[], tuple[float, float]] = lambda: (clock.monotonic(), clock.epoch())
-        """A moment, monotonic and in seconds since 1970, before which nothing was sent that arrives now or is lost."""
+        self.sure: Callable[[], Moment] = lambda: (clock.monotonic(), clock.epoch())
+        """A moment before which nothing was sent that arrives now or is lost."""
         self._commands: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._gap: tuple[float, float] | None = None  # not reconciled yet: start and end, seconds since 1970
         self._told = False  # whether that gap was told of already
         self._lost_at = 0.0  # monotonic: when it began
-        self._missed: float | None = None  # when a record came that made no sense, seconds since 1970
-        self._looking: float | None = None  # the same, of what the snapshot under way is to tell
+        self._missed: Moment | None = None  # when a record came that made no sense
+        self._looking: Moment | None = None  # the same, of what the snapshot under way is to tell
         self._look_at = 0.0  # monotonic: the next snapshot because of such records is not before
         self._up = False
         self._let_go: set[int] = set()  # accounts that were wanted no more, for a while, on this connection
@@ -163,7 +164,7 @@ class UserFeed(Feed):
         """REST is asked what the record may have said, now or, where they are many, a little later."""
         self.reconciler.missed()
         if self._missed is None:
-            self._missed = self.sure()[1]
+            self._missed = self.sure()
 
     def _relook_at(self) -> float:
         return FOREVER if self._missed is None else self._look_at
@@ -203,10 +204,10 @@ class UserFeed(Feed):
         self.reconciler.asking()
         self._busy, self._job = True, self._job + 1
         start = self._clock.epoch()
-        if gap:  # by both clocks: the wall clock may have been set back meanwhile, and the other one stood still
-            start = min(gap[0], start - (now - self._lost_at))
+        if gap:
+            start = self._by_both_clocks((self._lost_at, gap[0]))
         if missed is not None:
-            start = min(start, missed)
+            start = min(start, self._by_both_clocks(missed))
             self._looking, self._missed, self._look_at = missed, None, now + RELOOK
             self._hold(accounts)
         start += self._skew()
@@ -215,6 +216,10 @@ class UserFeed(Feed):
             self.aside(partial(self._work, self._job, self._fetch, sorted(accounts), since))
         except RuntimeError as error:  # the system has no thread to spare; the hub goes on, and the next attempt comes
             self._finish(self._job, sorted(accounts), None, f"{type(error).__name__}: {error}")
+
+    def _by_both_clocks(self, moment: Moment) -> float:
+        """*moment* in seconds since 1970: the wall clock may have been set back meanwhile, and the other stood still."""
+        return min(moment[1], self._clock.epoch() - (self._clock.monotonic() - moment[0]))
 
     def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:
         try:

@@ -218,7 +218,7 @@ class UserFeed(Feed):
             self._finish(self._job, sorted(accounts), None, f"{type(error).__name__}: {error}")
 
     def _by_both_clocks(self, moment: Moment) -> float:
-        """*moment* in seconds since 1970: the wall clock may have been set back meanwhile, and the other stood still."""
+        """*moment* in seconds since 1970: the wall clock may have been set back since, and the other stood still."""
         return min(moment[1], self._clock.epoch() - (self._clock.monotonic() - moment[0]))
 
     def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:

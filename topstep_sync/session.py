@@ -131,37 +131,37 @@ class Session(TypedSession):
     @property
     def accounts(self) -> "AccountsApi":
         """Trading accounts."""
-        return self._rooms.accounts
+        return (self._furnished or self._furnish()).accounts
 
     @property
     def contracts(self) -> "ContractsApi":
         """What can be traded."""
-        return self._rooms.contracts
+        return (self._furnished or self._furnish()).contracts
 
     @property
     def history(self) -> "HistoryApi":
         """Bars."""
-        return self._rooms.history
+        return (self._furnished or self._furnish()).history
 
     @property
     def orders(self) -> "OrdersApi":
         """Orders: place, change, cancel, look up."""
-        return self._rooms.orders
+        return (self._furnished or self._furnish()).orders
 
     @property
     def positions(self) -> "PositionsApi":
         """Open positions, and closing them."""
-        return self._rooms.positions
+        return (self._furnished or self._furnish()).positions
 
     @property
     def trades(self) -> "TradesApi":
         """Fills."""
-        return self._rooms.trades
+        return (self._furnished or self._furnish()).trades
 
     @property
     def status(self) -> "StatusApi":
         """Whether the gateway answers."""
-        return self._rooms.status
+        return (self._furnished or self._furnish()).status
 
     def flatten(self, account_id: "int | Account", *, timeout: float = 30.0) -> "Report":
         """The account has no working order and no position; see `Rooms.flatten`. The report is false if it has.
@@ -169,11 +169,7 @@ class Session(TypedSession):
         Args:
             timeout: seconds after which it gives up and reports.
         """
-        return self._rooms.flatten(account_id, timeout=timeout)
-
-    @property
-    def _rooms(self) -> "Rooms":
-        return self._furnished or self._furnish()
+        return (self._furnished or self._furnish()).flatten(account_id, timeout=timeout)
 
     def _furnish(self) -> "Rooms":
         with self._lock:

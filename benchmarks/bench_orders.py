@@ -1,9 +1,9 @@
 """ORDER-001: what a safe order costs over the plain call, and how soon a lost reply is a definite answer.
 
-The first race is `orders.place` (tag, checks, states) against the typed call it makes, and against the raw drop-in post:
-by a server that costs nothing, and by the simulator, each in a process of its own. In the second every reply of the
-simulator's Order/place is lost after the order was accepted. Expected: at most 5 % over the plain call; an answer within 300 ms
-with the user hub open, and within 1 s by REST alone.
+The first race is `orders.place` (tag, checks, states) against the typed call it makes, and the raw drop-in post: by a
+server that costs nothing, and by the simulator, each in a process of its own. In the second every reply of the
+simulator's Order/place is lost after the order was accepted. Expected: at most 5 % over the plain call; an answer
+within 300 ms with the user hub open, and within 1 s by REST alone.
 """
 
 import contextlib

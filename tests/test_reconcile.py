@@ -128,7 +128,7 @@ def test_other_events_pass() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest trades and finished orders are forgotten in time; working orders never."""
-    monkeypatch.setattr("topstep_sync.realtime.reconcile._KEPT_TRADES", 100)
+    monkeypatch.setattr("topstep_sync.realtime.reconcile._KEPT_IDS", 100)
     monkeypatch.setattr("topstep_sync.realtime.reconcile._KEPT_ORDERS", 100)
     reconciler = known()
     reconciler.live([told(order(i)) for i in range(50)])
@@ -139,6 +139,16 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         len(reconciler._orders) <= 150,
         len(reconciler._trades) <= 100,
     )
+    assert len(reconciler._ended) <= 100
+
+
+def test_an_order_that_ended_long_ago_is_not_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot that reaches back to an old working order tells of more orders than versions are kept of."""
+    monkeypatch.setattr("topstep_sync.realtime.reconcile._KEPT_ORDERS", 100)
+    ended = [order(1000 + i, OrderStatus.FILLED, 2.0 + i) for i in range(500)]
+    reconciler = known(order(1), *ended)
+    assert [] == recovered(reconciler, open_orders=[order(1)], orders=[order(1), *ended])
+    assert [] == reconciler.live([told(version) for version in ended])
 
 
 ################################################### the snapshot ###################################################

@@ -27,7 +27,7 @@ from topstep_sync.realtime.versions import Key, account_of, changed_at, is_newer
 MARGIN: Final = 60.0  # GUESS: seconds by which the gateway's clock may differ from ours
 REACH: Final = 86_400.0  # GUESS: seconds for which an order works at most; Topstep ends each trading day flat
 _KEPT_ORDERS: Final = 5_000
-_KEPT_TRADES: Final = 200_000
+_KEPT_IDS: Final = 200_000  # of trades, and of finished orders beyond those
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +50,7 @@ class Reconciler:
         self.state = TradingState()
         self._accounts: dict[int, Account] = {}
         self._orders: dict[int, Order] = {}  # the last known version, of finished ones too; latest change last
+        self._ended: dict[int, None] = {}  # finished orders of which no version is kept any more, oldest first
         self._working: dict[int, Order] = {}
         self._positions: dict[tuple[int, str], Position] = {}
         self._trades: dict[tuple[int, bool], None] = {}  # delivered: (id, voided), oldest first
@@ -176,6 +177,8 @@ class Reconciler:
         return True
 
     def _believe_order(self, order: Order) -> bool:
+        if order.id in self._ended:
+            return False
         known = self._orders.pop(order.id, None)
         if known is not None and not is_newer(order, known):
             self._orders[order.id] = known
@@ -188,6 +191,7 @@ class Reconciler:
         if len(self._orders) > _KEPT_ORDERS + len(self._working):
             for key in [key for key in self._orders if key not in self._working][: _KEPT_ORDERS // 10]:
                 del self._orders[key]
+                _remember(self._ended, key)  # a snapshot that reaches far back tells of it again
         return True
 
     def _hear(self, event: Any, changed: bool) -> bool:
@@ -348,12 +352,12 @@ class Reconciler:
         )
 
 
-def _remember(trades: dict[tuple[int, bool], None], key: tuple[int, bool]) -> None:
-    """*key* is among *trades*; the oldest are forgotten in time."""
-    trades[key] = None
-    if len(trades) > _KEPT_TRADES:
-        for oldest in list(trades)[: _KEPT_TRADES // 10]:
-            del trades[oldest]
+def _remember(ids: dict[Any, None], key: Any) -> None:
+    """*key* is among *ids*; the oldest are forgotten in time."""
+    ids[key] = None
+    if len(ids) > _KEPT_IDS:
+        for oldest in list(ids)[: _KEPT_IDS // 10]:
+            del ids[oldest]
 
 
 def _latest(snapshot: Snapshot, asked: set[int]) -> dict[int, Order]:

@@ -17,7 +17,7 @@ from topstep_sync.clock import FOREVER, Clock
 from topstep_sync.events import Reconnected
 from topstep_sync.realtime.feeds import Feed
 from topstep_sync.realtime.lifecycle import State
-from topstep_sync.realtime.reconcile import Reconciler, Snapshot
+from topstep_sync.realtime.reconcile import MARGIN, Reconciler, Snapshot
 from topstep_sync.realtime.subscriptions import Step
 from topstep_sync.realtime.versions import account_of
 
@@ -56,9 +56,11 @@ class UserFeed(Feed):
         self._looking: Moment | None = None  # the same, of what the snapshot under way is to tell
         self._look_at = 0.0  # monotonic: the next snapshot because of such records is not before
         self._up = False
+        self._wanted_at: dict[int, float] = {}  # account → monotonic: since when
         self._let_go: set[int] = set()  # accounts that were wanted no more, for a while, on this connection
         self._job = 0  # number of the snapshot that is awaited; an older one is of no use
         self._busy = False
+        self._ahead = 0.0  # how far the gateway's clock was thought to be ahead when it was asked for
         self._failures = 0
         self._retry_at = 0.0
         self._release_at = FOREVER
@@ -72,7 +74,7 @@ class UserFeed(Feed):
 
     def watch(self, account_ids: Iterable[int]) -> None:
         """These accounts are wanted from now on; from any thread."""
-        command = self._watch, (frozenset(account_ids), self._gateway_now())
+        command = self._watch, (frozenset(account_ids), self._gateway_now(), self._clock.monotonic())
         with self._lock:
             self.caught_up.clear()
             self._commands.append(command)
@@ -86,11 +88,13 @@ class UserFeed(Feed):
         """In a child process: nothing is known."""
         self.reconciler = Reconciler()
         self._commands.clear()
+        self._wanted_at.clear()
         self._gap, self._up, self._busy = None, False, False
         self._lock, self.caught_up = threading.Lock(), threading.Event()
 
-    def _watch(self, account_ids: frozenset[int], epoch: float) -> None:
+    def _watch(self, account_ids: frozenset[int], epoch: float, now: float) -> None:
         for account_id in account_ids:
+            self._wanted_at[account_id] = min(now, self._wanted_at.get(account_id, now))
             self.reconciler.watch(account_id, epoch)
         if self._fetch is not None:
             self._hold(self.reconciler.unknown)
@@ -98,6 +102,7 @@ class UserFeed(Feed):
     def _forget(self, account_ids: frozenset[int]) -> None:
         self._let_go |= account_ids
         for account_id in account_ids:
+            self._wanted_at.pop(account_id, None)
             self.reconciler.forget(account_id)
 
     ############################################## the connection's life ##############################################
@@ -121,7 +126,8 @@ class UserFeed(Feed):
             self.caught_up.clear()
             if self._fetch is not None:
                 # From now on: events may share a batch with the last answer to the subscriptions.
-                self._watch(frozenset(a for route in self.routes for a in route.wanted), self._gateway_now())
+                wanted = frozenset(account_id for route in self.routes for account_id in route.wanted)
+                self._watch(wanted, self._gateway_now(), self._clock.monotonic())
                 self._hold(self.reconciler.watched)
         super().changed(state, reason)
 
@@ -182,7 +188,7 @@ class UserFeed(Feed):
     def refused(self, step: Step, reason: str) -> None:
         if step.target == "SubscribeOrders":
             # An account that is not ours would make every snapshot fail.
-            self.reconciler.forget(step.want.arguments[0])
+            self._forget(frozenset(step.want.arguments))
         super().refused(step, reason)
 
     ################################################## reconciling ##################################################
@@ -210,8 +216,8 @@ class UserFeed(Feed):
             start = min(start, self._by_both_clocks(missed))
             self._looking, self._missed, self._look_at = missed, None, now + RELOOK
             self._hold(accounts)
-        start += self._skew()
-        since = self.reconciler.since(start, accounts)
+        self._ahead = self._skew()
+        since = self.reconciler.since(start + self._ahead, accounts)
         try:
             self.aside(partial(self._work, self._job, self._fetch, sorted(accounts), since))
         except RuntimeError as error:  # the system has no thread to spare; the hub goes on, and the next attempt comes
@@ -234,6 +240,9 @@ class UserFeed(Feed):
             return  # the connection was lost meanwhile; another snapshot will follow
         self._busy = False
         now, epoch = self._clock.monotonic(), self._clock.epoch()
+        if snapshot is not None and self._skew() < self._ahead - MARGIN / 2:
+            # Our clock was set forward since the reply before, and only this one says so.
+            snapshot, error = None, "our clock was set meanwhile, and the time asked for was too late"
         self.trouble = error
         if snapshot is None:
             self._still_missed()
@@ -242,6 +251,8 @@ class UserFeed(Feed):
             _log.warning("~ no snapshot to reconcile with (attempt %d): %s", self._failures, error)
             return
         self._failures, self._retry_at, self._looking = 0, 0.0, None
+        for account_id in self.reconciler.unknown:  # when they became wanted, the gateway's time was less sure than now
+            self.reconciler.watch(account_id, self._gateway_now() - (now - self._wanted_at[account_id]))
         told, lost = self.reconciler.apply(snapshot, accounts, now, epoch)
         self._deliver(told)
         if self._gap is not None:

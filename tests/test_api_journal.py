@@ -5,13 +5,16 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateway_model import ACCOUNT, MNQ
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from topstep_sync.api.intent import State
 from topstep_sync.api.journal import Journal
@@ -19,6 +22,7 @@ from topstep_sync.api.ledger import Intent
 from topstep_sync.messages import PlaceOrder
 from topstep_sync.models import OrderSide, OrderType
 
+UNKNOWN, ABSENT = State.UNKNOWN, State.ABSENT
 REQUEST = PlaceOrder(
     account_id=ACCOUNT, contract_id=MNQ.id, type=OrderType.LIMIT, side=OrderSide.BUY, size=1, limit_price=21000.25,
 )  # fmt: skip
@@ -111,7 +115,8 @@ def test_lines_of_threads_and_processes_never_mix(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(60)
     assert 0 == other.wait(60)
-    assert 200 == len({line.tag for line in journal.lines()}) == Path(path).read_bytes().count(b"\n")
+    assert 200 == len({line.tag for line in journal.lines()})
+    assert 200 == len([text for text in Path(path).read_bytes().splitlines() if text])
 
 
 def test_a_write_that_fell_short_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +138,70 @@ def test_what_follows_half_a_line_is_whole(tmp_path: Path, monkeypatch: pytest.M
     journal.write(intent("a"), 2.0)
     journal.write(intent("b"), 3.0)
     assert ["a", "b"] == [line.tag for line in journal.lines()]
+
+
+@given(cut=st.integers(0, 400))
+def test_half_a_line_spoils_none_of_another_process(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """However little of a line the disk took, what the next process writes behind it is whole, and so is the next."""
+    path = tmp_path_factory.mktemp("j") / "j"
+    first, second = Journal(path), Journal(path)
+    write = os.write
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(os, "write", lambda file, data: write(file, data[: min(cut, len(data) - 1)]))
+        with pytest.raises(OSError, match="only a part of the line"):
+            first.write(intent("half"), 1.0)
+    second.write(intent("other"), 2.0)
+    first.write(intent("own"), 3.0)
+    assert ["other", "own"] == [line.tag for line in second.lines() if line.tag != "half"]
+
+
+def after(*lines: tuple[str, float, State, float, float]) -> tuple[list[tuple[str, float]], State | None]:
+    """What is open, and how tag ``a`` stands, after lines of tag, `since`, state, time, and `until` or `lost`."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "j")
+        for tag, since, state, at, end in lines:
+            entry = Intent(REQUEST, tag, since)
+            entry.state, entry.lost = state, end
+            journal.write(entry, at, until=end if state is State.SENT else None)
+        last = journal.last("a")
+        return [(line.tag, line.since) for line in journal.open_intents()], None if last is None else last.state
+
+
+A_SENT, A_LOST, A_GONE = ("a", 1.0, State.SENT, 1.0, 91.0), ("a", 1.0, UNKNOWN, 5.0, 5.0), ("a", 1.0, ABSENT, 20.0, 5.0)
+A_AGAIN, A_LOST_AGAIN = ("a", 1.0, State.SENT, 6.0, 96.0), ("a", 1.0, UNKNOWN, 9.0, 9.0)
+A_THERE = ("a", 1.0, State.ACCEPTED, 6.0, 5.0)
+B_SENT = ("a", 2.0, State.SENT, 2.0, 92.0)  # the same tag, sent by somebody who had not heard of the other
+
+
+@pytest.mark.parametrize(
+    ("lines", "left", "state"),
+    [
+        ([A_SENT, A_LOST, A_GONE], [], ABSENT),
+        ([A_SENT, A_LOST, A_AGAIN, A_GONE], [("a", 1.0)], State.SENT),  # sent again
+        ([A_SENT, A_LOST, A_AGAIN, A_LOST_AGAIN, A_GONE], [("a", 1.0)], UNKNOWN),
+        ([A_SENT, A_LOST, A_THERE, A_GONE], [], State.ACCEPTED),
+        ([A_SENT, A_LOST, A_THERE, ("a", 3.0, State.REJECTED, 9.0, 9.0)], [], State.ACCEPTED),
+        ([A_SENT, ("a", 1.0, ABSENT, 20.0, 5.0)], [("a", 1.0)], State.SENT),  # said by somebody else
+        ([A_SENT, ("a", 1.0, ABSENT, 91.0, 5.0)], [], ABSENT),
+        ([A_SENT, B_SENT, ("a", 2.0, State.REJECTED, 3.0, 3.0)], [("a", 1.0)], State.SENT),
+        ([A_SENT, B_SENT, A_LOST, A_GONE], [("a", 2.0)], State.SENT),
+        ([A_SENT, B_SENT, A_LOST, ("a", 1.0, ABSENT, 92.0, 5.0)], [], ABSENT),
+        ([A_SENT, B_SENT, ("a", 1.0, State.NOT_EXECUTED, 5.0, 5.0)], [("a", 2.0)], State.SENT),
+    ],
+)  # fmt: skip
+def test_a_line_counts_against_what_its_writer_knew(lines: list[Any], left: list[Any], state: State) -> None:
+    """Nobody's absence or refusal ends the attempt of somebody else; an order, once there, is there."""
+    assert (left, state) == after(*lines)
+
+
+def test_a_tag_is_that_of_its_account(tmp_path: Path) -> None:
+    """The order of one account says nothing about the same tag in another."""
+    journal = Journal(tmp_path / "j")
+    other = Intent(replace(REQUEST, account_id=704), "a", 2.0)
+    other.state = State.ACCEPTED
+    journal.write(intent("a"), 1.0, until=91.0)
+    journal.write(other, 2.0)
+    assert [ACCOUNT] == [line.request.account_id for line in journal.open_intents()]
 
 
 def test_the_file_is_closed_with_its_last_holder(tmp_path: Path) -> None:

@@ -575,6 +575,29 @@ def test_verify_of_a_settled_order_reads_it_back(model: GatewayModel, rooms: Roo
     assert OrderStatus.FILLED is rooms.orders.verify(placed.custom_tag).status
 
 
+@pytest.mark.parametrize("answered", [False, True], ids=["in flight", "accepted"])
+def test_verify_does_not_call_absent_what_is_under_way(model: GatewayModel, rooms: Rooms, answered: bool) -> None:
+    """An order that this process knows of, and that no look-up shows yet, is no absence."""
+    told: list[Any] = []
+
+    def ask() -> None:
+        with pytest.raises(errors.OrderStateUnknown) as caught:
+            rooms.orders.verify("entry-1", wait=False)
+        told.append(caught.value.tag)
+
+    def blind(_: Any) -> Any:
+        return 0, None, {"orders": [], "total_count": 0}
+
+    plain = model.do_order_place
+    model.do_order_search = model.do_order_searchopen = model.do_order_v2_query = blind  # type: ignore[method-assign]
+    if not answered:
+        model.do_order_place = lambda request: (ask(), plain(request))[1]  # type: ignore[method-assign]
+    rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    if answered:
+        ask()
+    assert ["entry-1"] == told
+
+
 def test_verify_waits_for_an_order_that_may_still_come(model: GatewayModel, rooms: Rooms) -> None:
     """Just after an order was lost, `verify` looks until the horizon before it says that there is none."""
     model.faults["Order/place"] = ["late"]
@@ -728,6 +751,75 @@ def test_a_tag_that_an_earlier_process_left_open_is_looked_up_first(model: Gatew
     assert [] == rooms.orders.recover()
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["thread", "process"])
+def test_an_absence_does_not_end_what_is_sent_again_meanwhile(model: GatewayModel, tmp_path: Path, same: bool) -> None:
+    """Whoever looked before somebody else sent the same tag again leaves that attempt open in the journal."""
+    file = tmp_path / "orders"
+    rooms = open_rooms(model, journal_path=file)
+    model.faults = {"Order/place": ["dropped", "late"], "Order/search": ["500"] * 9}
+    with pytest.raises(errors.OrderStateUnknown):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    model.clock.advance(60.0)
+    model.faults["Order/search"] = []
+    beside = rooms if same else open_rooms(model, journal_path=file)
+    plain, looked = model.do_order_search, []
+
+    def meanwhile(search: Any) -> Any:
+        before = plain(search)
+        if not looked:
+            looked.append(before)
+            model.faults["Order/search"] = ["", "ctrl-c"]
+            with pytest.raises(KeyboardInterrupt):
+                rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+        return before
+
+    model.do_order_search = meanwhile  # type: ignore[method-assign]
+    if same:
+        with pytest.raises(errors.OrderStateUnknown):
+            beside.orders.verify("entry-1", wait=False)
+    else:
+        assert None is beside.orders.verify("entry-1", wait=False)
+    recovered = open_rooms(model, journal_path=file).orders.recover()
+    assert [("entry-1", "accepted")] == [(one.custom_tag, one.state.value) for one in recovered]
+
+
+def test_the_absence_that_another_process_saw_is_not_that_of_an_order_under_way(
+    model: GatewayModel, tmp_path: Path
+) -> None:
+    """A process that starts while an order of another one is on its way may ask for it, and does not end it."""
+    file = tmp_path / "orders"
+    told: list[Any] = []
+
+    def beside(request: Any) -> Any:
+        told.append(open_rooms(model, journal_path=file).orders.verify("entry-1"))
+        model.late.append((model.clock.monotonic() + 8.0, lambda: plain(request)))
+        raise KeyboardInterrupt
+
+    plain, model.do_order_place = model.do_order_place, beside  # type: ignore[method-assign]
+    rooms = open_rooms(model, journal_path=file)
+    rooms.orders._placer._abandon = lambda *_: None  # type: ignore[method-assign]  # killed, and wrote nothing any more
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    recovered = open_rooms(model, journal_path=file).orders.recover()
+    assert ([None], ["accepted"]) == (told, [one.state.value for one in recovered])
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_recovery_ends_what_it_does_not_find(model: GatewayModel, tmp_path: Path, asked: bool) -> None:
+    """Of an order whose process was killed on the way to the gateway the absence is told once."""
+    file = tmp_path / "orders"
+    rooms = open_rooms(model, journal_path=file)
+    rooms.orders._placer._abandon = lambda *_: None  # type: ignore[method-assign]
+    model.faults = {"Order/place": ["ctrl-c"]}
+    with pytest.raises(KeyboardInterrupt):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    second = open_rooms(model, journal_path=file)
+    if asked:
+        assert None is second.orders.verify("entry-1")
+    assert ["absent"] == [one.state.value for one in second.orders.recover()]
+    assert [] == open_rooms(model, journal_path=file).orders.recover()
+
+
 def test_an_order_that_cannot_be_written_down_is_not_sent(model: GatewayModel, tmp_path: Path) -> None:
     """A journal on a full disk stops orders; an outcome that cannot be written does not lose the order."""
     rooms = open_rooms(model, journal_path=str(tmp_path / "orders.jsonl"))
@@ -761,7 +853,7 @@ def test_recovery_waits_for_an_order_that_was_sent_at_the_last_moment(
     before = Path(file).read_bytes()
     with pytest.raises(KeyboardInterrupt):
         first.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
-    sent = (Path(file).read_bytes()[len(before) :]).splitlines(keepends=True)[0]
+    sent = Path(file).read_bytes()[len(before) :].lstrip().splitlines(keepends=True)[0]
     Path(file).write_bytes(before + sent)  # killed: nobody wrote what became of it
     request = next(request for path, request in model.calls if path == "/api/Order/place")
     model.clock.advance(later)

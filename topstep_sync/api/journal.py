@@ -1,7 +1,13 @@
 """Intents and outcomes on disk, so that a crash between the two is not forgotten.
 
 One JSON line each, appended with one write and synced before the order is sent. The file is created for its owner
-only; it holds accounts, contracts and sizes, and no secret. A line that a crash has torn is skipped.
+only; it holds accounts, contracts and sizes, and no secret.
+
+A line that a crash or a full disk has torn is skipped, and takes no other along: each one ends what may stand before
+it, and itself. So between two there is an empty one.
+
+Several processes may have to do with one tag, and none sees what the others are about to write. So a line counts only
+against what whoever wrote it knew of (`Line.settles`).
 """
 
 import logging
@@ -35,6 +41,16 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     order_id: int | None = None
     request: PlaceOrder
 
+    def settles(self, before: "Line") -> bool:
+        """Whether this later line says how the intent that stood as *before* went on."""
+        if self.state is State.SENT:
+            return True
+        if before.state is not State.SENT:
+            return self.lost >= before.lost
+        if self.state is State.ABSENT and self.at < before.lost:  # and nobody has said that it was given up
+            return False
+        return self.lost >= before.at
+
     def intent(self, now: float) -> Intent:
         """The intent as a process that is gone left it; its fate is open.
 
@@ -53,12 +69,10 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._encoder = msgspec.json.Encoder()
-        self._ends = b""  # once a line was written in part, every later one ends what may be before it
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         # Closed when nobody holds the journal any more: closed earlier, its number could be another file's by the time
         # that an order in flight writes its outcome.
         weakref.finalize(self, os.close, self._file)
-        self._mend()
 
     def write(self, entry: Intent, now: float, *, until: float | None = None) -> None:
         """*entry* is on the disk as it stands *now*. Raises `OSError` when it is not.
@@ -77,9 +91,8 @@ class Journal:
             request=entry.request,
         )
         # One write of a file opened for appending: lines of several threads and processes never mix.
-        data = self._ends + self._encoder.encode(line) + b"\n"
+        data = b"\n" + self._encoder.encode(line) + b"\n"
         if os.write(self._file, data) != len(data):
-            self._ends = b"\n"
             raise OSError(f"{self.path}: the disk took only a part of the line")
         os.fsync(self._file)
 
@@ -95,29 +108,34 @@ class Journal:
                         log.warning("! %s, line %d is torn and was skipped", self.path, number)
 
     def open_intents(self) -> list[Line]:
-        """The last line of each intent whose fate is open, oldest first."""
-        last: dict[str, Line] = {}
-        for line in self.lines():
-            last[line.tag] = line
-        return [line for line in last.values() if line.state not in SETTLED]
+        """Where each intent stands whose fate is open, oldest first; one for each tag of an account."""
+        return [line for line in self._standing() if line.state not in SETTLED]
 
     def last(self, tag: str) -> Line | None:
-        """The last line of the intent with this tag."""
-        found = None
-        for line in self.lines():
-            if line.tag == tag:
-                found = line
-        return found
+        """Where the intent with this tag stands."""
+        return max((line for line in self._standing() if line.tag == tag), key=_weight, default=None)
 
-    def _mend(self) -> None:
-        """A torn last line is ended, so that the next one begins on its own."""
-        with self.path.open("rb") as file:
-            if file.seek(0, os.SEEK_END) == 0:
-                return
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        if torn:
-            os.write(self._file, b"\n")
+    def _standing(self) -> list[Line]:
+        """Of each tag of an account its order, else what may still become one, else how it ended."""
+        attempts: dict[tuple[str, int], dict[float, Line]] = {}
+        for line in self.lines():
+            _enter(attempts.setdefault((line.tag, line.request.account_id), {}), line)
+        return [max(lines.values(), key=_weight) for lines in attempts.values()]
+
+
+def _enter(known: dict[float, Line], line: Line) -> None:
+    """*line* is among what is *known* of its tag, by `since`, if it counts."""
+    before = known.get(line.since)
+    if before is None or line.state is State.ACCEPTED or (line.settles(before) and before.state is not State.ACCEPTED):
+        known[line.since] = line
+    if line.state is State.ABSENT:  # that is said of the tag, whoever used it
+        for since, other in known.items():
+            if other.state not in SETTLED and line.settles(other):
+                known[since] = line
+
+
+def _weight(line: Line) -> tuple[bool, bool, float]:
+    return line.state is State.ACCEPTED, line.state not in SETTLED, line.lost
 
 
 SETTLED: Final = frozenset({State.ACCEPTED, State.REJECTED, State.NOT_EXECUTED, State.ABSENT})

@@ -133,10 +133,12 @@ class Ledger:
             entry.flight = None
 
     def conclude(self, entry: Intent, event: intent.Event, placed: PlacedOrder | None = None) -> bool:
-        """*entry* has stepped by what a look-up came to; False: another look-up has settled it before."""
+        """*entry* has stepped by what a look-up came to; False: somebody settled it or sent it again first."""
         with self._lock:
             if entry.state in (intent.State.ACCEPTED, intent.State.REJECTED):
                 return False
+            if event is intent.Event.MISS and self._intents.get(entry.tag, entry) is not entry:
+                return False  # the absence was that of another attempt
             entry.step(event)
             entry.placed = placed
             return True

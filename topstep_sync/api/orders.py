@@ -210,7 +210,7 @@ class OrdersApi:
             wait: keep looking for as long as the order might still appear, at most 16 s after it was sent.
 
         Raises:
-            OrderStateUnknown: the look-ups failed, so nothing is known.
+            OrderStateUnknown: the look-ups failed, so nothing is known; or it is not to be seen, and yet on its way.
         """
         account = None if account_id is None else account_number(account_id)
         begun = None if since is None else instant(since, "since").timestamp()
@@ -220,7 +220,8 @@ class OrdersApi:
         """Every intent that the journal has open is settled as far as the gateway answers, oldest first.
 
         Call it once after a start, before placing orders: an earlier process may have ended between an order and its
-        reply.
+        reply. Not while another process that shares the journal places orders: what that one has under way counts as
+        left behind, too.
 
         Raises:
             InvalidRequest: this session has no journal.

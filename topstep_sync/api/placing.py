@@ -122,7 +122,7 @@ class Placer:
         # One look before the horizon is no evidence: the order may still come.
         over = wait or self._clock.epoch() >= max(entry.since, entry.lost) + self.horizon
         if not self._ledger.conclude(entry, Event.MISS if failed is None and over else Event.GIVE_UP):
-            order, failed = self.seek(entry.sought, wait=False)  # somebody else has found it meanwhile
+            order, failed = self.seek(entry.sought, wait=False)  # somebody else has had to do with it meanwhile
             if order is None:
                 raise self.unknown(entry.sought, failed) from failed
             return order
@@ -191,6 +191,7 @@ class Placer:
         except BaseException as error:
             return self._judge(entry, error)
         if not isinstance(reply.order_id, int):
+            entry.lost = self._clock.epoch()
             entry.step(Event.LOSE)
             return BadReply(f"{PLACE}: success, but no order id", endpoint=PLACE, status_code=200)
         entry.placed = PlacedOrder.of(entry.request, reply.order_id)
@@ -288,6 +289,7 @@ class Placer:
         if entry.state is State.PREPARED:
             entry.step(Event.TURN_AWAY)
         if entry.state in (State.SENT, State.RESENT):
+            entry.lost = self._clock.epoch()
             entry.step(Event.LOSE)
         if entry.state is State.LOST:
             entry.step(Event.GIVE_UP)

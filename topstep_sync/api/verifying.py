@@ -5,7 +5,7 @@ from typing import Any
 
 from topstep_sync.api import tags
 from topstep_sync.api.changing import DAY
-from topstep_sync.api.intent import OPEN, State
+from topstep_sync.api.intent import OPEN, Event, State
 from topstep_sync.api.journal import Journal, Line
 from topstep_sync.api.ledger import Intent, Ledger, Sought
 from topstep_sync.api.placing import Placer
@@ -36,7 +36,7 @@ class Verifier:
         """The order that carries *tag*, or `None`: every look-up answered, and there is no such order.
 
         Raises:
-            OrderStateUnknown: the look-ups failed.
+            OrderStateUnknown: the look-ups failed, or it is not to be seen and yet on its way.
         """
         entry = self._ledger.find(tag)
         if entry is not None and entry.flight is None and (entry.state in OPEN or entry.state is State.ABSENT):
@@ -50,6 +50,9 @@ class Verifier:
                 failed = self._placer.unknown(sought, error)
         if failed is not None:
             raise failed
+        entry = self._ledger.find(tag)
+        if entry is not None and (entry.flight is not None or entry.placed is not None):
+            raise self._placer.unknown(entry.sought, None)  # on its way, or there and not shown yet
         return None
 
     def recover(self) -> list[Recovered]:
@@ -62,8 +65,11 @@ class Verifier:
         entry = self._ledger.adopt(line.intent(self._clock.epoch()))
         shown: dict[str, Any] = {}
         if entry.flight is not None or entry.state not in (*OPEN, State.ABSENT):  # this process knows better
-            self._placer.record(entry)
+            if entry.flight is None:  # and could not write it down
+                self._placer.record(entry)
             return Recovered(custom_tag=line.tag, account_id=line.request.account_id, state=entry.state)
+        if line.state is State.SENT and self._ledger.conclude(entry, Event.GIVE_UP):
+            self._placer.record(entry)  # whoever was at it has ended; without that word no absence is believed yet
         try:
             order = self._placer.settle(entry, wait=True)
             if order is not None:

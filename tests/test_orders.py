@@ -974,3 +974,32 @@ def test_other_events_of_the_hub_are_not_the_order(model: GatewayModel, rooms: R
     placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
     assert (ACCOUNT, "entry-1") == (placed.record.account_id, placed.record.custom_tag)
     assert 8.0 <= model.clock.monotonic() - at < 8.1
+
+
+TYPED = """
+from typing import assert_type
+
+from topstep_sync.api.orders import OrdersApi
+from topstep_sync.api.results import PlacedOrder
+from topstep_sync.messages import PlaceOrder
+
+
+def check(orders: OrdersApi) -> None:
+    assert_type(orders.place(1, "MNQ", side="buy", size=1), PlacedOrder)
+    assert_type(orders.place(1, "MNQ", side="buy", size=1, dry_run=True), PlaceOrder)
+    assert_type(orders.buy(1, "MNQ", 1, label="scalper", limit_price=1.0), PlacedOrder)
+    assert_type(orders.buy(1, "MNQ", 1, dry_run=False), PlacedOrder)
+    assert_type(orders.buy(1, "MNQ", 1, dry_run=True, limit_price=1.0), PlaceOrder)
+    assert_type(orders.sell(1, "MNQ", 1, custom_tag="entry-1"), PlacedOrder)
+    assert_type(orders.sell(1, "MNQ", 1, dry_run=True), PlaceOrder)
+    orders.sell(1, "MNQ", 1, limit=1.0)  # type: ignore[call-overload]
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_what_an_order_gives_back(tmp_path: Path) -> None:
+    """A placed order, or with `dry_run` the request, of `place`, `buy` and `sell`; a misspelt word is an error."""
+    mypy = pytest.importorskip("mypy.api")
+    (tmp_path / "typed.py").write_text(TYPED)
+    said, complaints, status = mypy.run(["--strict", "--cache-dir", str(tmp_path), str(tmp_path / "typed.py")])
+    assert ("Success: no issues found in 1 source file\n", "", 0) == (said, complaints, status)

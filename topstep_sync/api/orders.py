@@ -186,17 +186,35 @@ class OrdersApi:
         with guard.placing(request, self._ledger.open):
             return self._placer.place(entry, wanted, timeout)
 
+    @overload
     def buy(
-        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Options]
-    ) -> PlacedOrder:
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Live]
+    ) -> PlacedOrder: ...
+    @overload
+    def buy(
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Dry]
+    ) -> PlaceOrder: ...
+    def buy(
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Any
+    ) -> PlacedOrder | PlaceOrder:
         """`place` with ``side="buy"``; at the market unless a price is given."""
-        return self.place(account_id, contract_id, side="buy", size=size, **rest)
+        placed: PlacedOrder | PlaceOrder = self.place(account_id, contract_id, side="buy", size=size, **rest)
+        return placed
 
+    @overload
     def sell(
-        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Options]
-    ) -> PlacedOrder:
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Live]
+    ) -> PlacedOrder: ...
+    @overload
+    def sell(
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Unpack[ticket.Dry]
+    ) -> PlaceOrder: ...
+    def sell(
+        self, account_id: int | Account, contract_id: str | Contract, size: int, **rest: Any
+    ) -> PlacedOrder | PlaceOrder:
         """`place` with ``side="sell"``; at the market unless a price is given."""
-        return self.place(account_id, contract_id, side="sell", size=size, **rest)
+        placed: PlacedOrder | PlaceOrder = self.place(account_id, contract_id, side="sell", size=size, **rest)
+        return placed
 
     def verify(
         self, custom_tag: str, *, account_id: int | Account | None = None, since: Any = None, wait: bool = True

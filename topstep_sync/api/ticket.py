@@ -4,7 +4,7 @@ Every refusal here is one the gateway would give as well, but later, with less t
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -64,6 +64,18 @@ class Options(Terms, total=False):
     custom_tag: str | None
     resend: bool | Callable[[], bool]
     timeout: float | None
+
+
+class Live(Options, total=False):
+    """The same, to be sent."""
+
+    dry_run: Literal[False]
+
+
+class Dry(Options):
+    """The same, only to be shown."""
+
+    dry_run: Literal[True]
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):

@@ -474,9 +474,31 @@ def test_a_tag_of_ones_own_that_another_order_has(model: GatewayModel, rooms: Ro
     assert earlier.id == caught.value.order_id
     model.complete(earlier.id)
     model.clock.advance(3600.0)
-    with pytest.raises(errors.DuplicateCustomTag) as caught:  # ended, and longer ago than is searched
+    begun = model.clock.monotonic()
+    with pytest.raises(errors.DuplicateCustomTag) as caught:  # ended, and longer ago than is searched for a lost one
+        open_rooms(model).orders.buy(ACCOUNT, MNQ, 2, custom_tag="entry-1", limit_price=20000.0)
+    assert (earlier.id, True) == (caught.value.order_id, model.clock.monotonic() - begun < 0.1)
+    model.clock.advance(31 * 86400.0)
+    with pytest.raises(errors.DuplicateCustomTag) as caught:
         open_rooms(model).orders.buy(ACCOUNT, MNQ, 2, custom_tag="entry-1", limit_price=20000.0)
     assert None is caught.value.order_id
+
+
+@pytest.mark.parametrize("hub", [True, False], ids=["hub", "rest"])
+def test_a_tag_of_ones_own_that_is_taken_by_an_order_not_shown_yet(
+    model: GatewayModel, rooms: Rooms, hub: bool
+) -> None:
+    """A gateway that has the order, and shows it three seconds later, has not refused it."""
+    model.hub_open = hub
+    plain = model.do_order_place
+
+    def unseen(request: Any) -> Any:
+        model.late.append((model.clock.monotonic() + 3.0, lambda: plain(request)))
+        return 2, "Specified custom tag is already in use", {}
+
+    model.do_order_place = unseen  # type: ignore[method-assign]
+    placed = rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert [placed.id] == list(model.orders)
 
 
 def test_a_tag_of_ones_own_that_cannot_be_looked_up(model: GatewayModel, rooms: Rooms) -> None:

@@ -16,6 +16,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from msgspec.structs import replace
+
 from topstep_sync.api.intent import ACCEPT, SEND, Answer, Event, State, answer
 from topstep_sync.api.journal import Journal
 from topstep_sync.api.ledger import Intent, Ledger, Sought
@@ -38,6 +40,7 @@ from topstep_sync.messages import PlaceReply
 from topstep_sync.models import Order, OrderStatus
 
 PLACE: Final = "/api/Order/place"
+LONG_AGO: Final = 30 * 86400.0  # GUESS: seconds within which most tags that are used twice have been used before
 FLIGHT: Final = 300.0  # seconds somebody waits for the flight of another thread; two attempts and two horizons fit in
 
 log = logging.getLogger("topstep_sync.orders")
@@ -226,8 +229,10 @@ class Placer:
         Raises:
             OrderStateUnknown: it cannot be found out.
         """
-        order, failed = self.seek(entry.sought, wait=False)
-        if failed is not None:
+        # One look far back: an older order with the tag is shown, and is the answer at once. Only where none is to be
+        # seen can waiting change it: then it may be this order, which the gateway has and does not show yet.
+        order, failed = self.seek(replace(entry.sought, since=entry.since - LONG_AGO), wait=False)
+        if order is None:
             order, failed = self.seek(entry.sought, wait=True)
         if failed is None and (order is None or not self._lookup.is_of(order, entry.request, entry.since)):
             if order is not None and isinstance(error, OrderError):

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from user_world import CONTRACTS, HOLD, Reading, World, working
 
 from topstep_sync.clock import ManualClock
+from topstep_sync.events import Reconnected
 from topstep_sync.models import OrderStatus
+from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.reconcile import Snapshot
 from topstep_sync.realtime.user_feed import UserFeed
 
@@ -41,7 +43,8 @@ def cancel(world: World, number: int) -> None:
 def modify(world: World, number: int) -> None:
     order = _some(filter(working, world.exchange.orders.values()), number)
     if order is not None:
-        world.exchange.change(order.id, limit_price=float(world.exchange.next()))
+        after = (0.01, 0.001)[number // 4 % 2]  # the latter is less than the versions of an order are told apart by
+        world.exchange.change(order.id, after, limit_price=float(world.exchange.next()))
 
 
 def void(world: World, number: int) -> None:
@@ -123,7 +126,8 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 # and a state that was called unreconciled for ever because of it, or had that account's orders for ever, or an old
 # position for ever because the account was wanted again while the connection was coming up; the end of an order that
 # was working long before its account was added; a trade, garbled before somebody set the clock back; what happened
-# after it was set forward, as the next reply of REST was the first to show.
+# after it was set forward, as the next reply of REST was the first to show; two versions of an order within a moment,
+# the later one garbled.
 @example([("reopen", 0), ("read", 4)], 0.0, 0.0)
 @example([("reopen", 0), ("reopen", 1), ("repeat", 0), ("drop", 0)], 0.0, 0.0)
 @example(
@@ -162,6 +166,7 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 @example([("jump", 2), ("add", 0), ("place", 1)], 0.0, 0.0)
 @example([("drop", 0), ("jump", 2), ("add", 0), ("place", 1), ("wait", 2)], 0.0, 0.0)
 @example([("read", 4), ("jump", 3), ("drop", 0), ("place", 0), ("cancel", 0)], 0.0, 0.0)
+@example([("place", 0), ("deliver", 1), ("modify", 4), ("garble", 0)], 0.0, 0.0)
 @settings(max_examples=max(500, settings().max_examples))
 @given(SCRIPTS, st.sampled_from([0.0, 40.0, -40.0, 7200.0]), st.sampled_from([0.0, 0.9, -0.9]))
 def test_everything_is_told_exactly_once(moves: list[tuple[str, int]], ahead: float, off: float) -> None:
@@ -194,6 +199,48 @@ def test_an_account_that_becomes_wanted_is_waited_for(late: bool) -> None:
     jobs.pop()()
     feed.due(clock.monotonic())
     assert (True, set()) == (feed.caught_up.is_set(), feed.reconciler.unknown)
+
+
+def test_a_gap_ends_with_the_connection_that_nobody_wants() -> None:
+    """Who subscribes anew, after a gap that was never reconciled, is told of no gap."""
+    clock = ManualClock()
+    jobs: list[Callable[[], None]] = []
+    feed = UserFeed(clock, lambda account_ids, since: Snapshot(), HOLD, lambda: 0.0)
+    feed.aside = jobs.append
+    heard: list[Any] = []
+    feed.report = heard.append
+    feed.watch([5])
+    feed.established(clock.epoch() - 5.0, clock.epoch())
+    feed.due(clock.monotonic())
+    feed.missed()
+    feed.forget([5])
+    feed.changed(State.DISCONNECTED, None)
+    feed.watch([5])
+    feed.changed(State.CONNECTING, None)
+    feed.established(None, clock.epoch())
+    feed.due(clock.monotonic())
+    jobs.pop()()
+    assert feed.due(clock.monotonic()) > clock.monotonic()
+    assert (True, []) == (feed.caught_up.is_set(), [event for event in heard if isinstance(event, Reconnected)])
+
+
+def test_whatever_ends_a_snapshot_another_follows() -> None:
+    """Even where what it runs through takes it for a program of its own, which may end itself."""
+    clock = ManualClock()
+    jobs: list[Callable[[], None]] = []
+
+    def fetch(account_ids: list[int], since: float) -> Snapshot:
+        raise SystemExit(1)
+
+    feed = UserFeed(clock, fetch, HOLD, lambda: 0.0)
+    feed.aside = jobs.append
+    feed.watch([5])
+    feed.established(None, clock.epoch())
+    feed.due(clock.monotonic())
+    jobs.pop()()
+    clock.advance(feed.due(clock.monotonic()) - clock.monotonic())
+    feed.due(clock.monotonic())
+    assert ("SystemExit: 1", 1) == (feed.trouble, len(jobs))
 
 
 def test_a_snapshot_whose_thread_cannot_start_is_tried_again() -> None:

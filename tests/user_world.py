@@ -57,13 +57,13 @@ class Exchange:
         number = self.next()
         self.orders[number] = order = Order(
             id=number, account_id=account, contract_id=contract, creation_timestamp=self.now(),
-            status=OrderStatus.PENDING, type=1, side=0, size=size, fill_volume=0,
+            status=OrderStatus.PENDING, type=1, side=0, size=size, fill_volume=0, limit_price=0.0,
         )  # fmt: skip
         self.tell(order)
         self.change(number, status=OrderStatus.OPEN)
 
-    def change(self, number: int, **fields: Any) -> None:
-        self._clock.advance(0.01)
+    def change(self, number: int, after: float = 0.01, **fields: Any) -> None:
+        self._clock.advance(after)
         self.orders[number] = replace(self.orders[number], update_timestamp=self.now(), **fields)
         self.tell(self.orders[number])
 

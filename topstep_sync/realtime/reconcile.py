@@ -22,7 +22,7 @@ import msgspec
 from topstep_sync.events import AccountEvent, OrderEvent, PositionEvent, TradeEvent
 from topstep_sync.models import Account, Action, Order, Position, PositionType, Trade
 from topstep_sync.realtime.state import TradingState
-from topstep_sync.realtime.versions import Key, account_of, changed_at, is_newer, key_of, same
+from topstep_sync.realtime.versions import Key, account_of, changed_at, is_newer, key_of, lead_of, same
 
 MARGIN: Final = 60.0  # GUESS: seconds by which the gateway's clock may differ from ours
 REACH: Final = 86_400.0  # GUESS: seconds for which an order works at most; Topstep ends each trading day flat
@@ -263,10 +263,10 @@ class Reconciler:
         self, snapshot: Snapshot, asked: set[int], held: dict[Key, list[Any]], dated: list[tuple[float, Any]]
     ) -> None:
         for order in _latest(snapshot, asked).values():
-            told = held.get((OrderEvent, order.id), ())
-            if any(not is_newer(order, event.data) for event in told):
-                continue  # a held event knows as much, or more
-            known = self._orders.get(order.id)
+            key, known = (OrderEvent, order.id), self._orders.get(order.id)
+            told = [event.data for event in held.get(key, ())] + ([known] if known and key in self._told else [])
+            if any(lead_of(order, version) <= 0 for version in told):
+                continue  # the hub told as much meanwhile, or more; or tells the rest
             changed = changed_at(order)
             if self._believe_order(order) and (known is not None or changed >= self._since[order.account_id]):
                 action = Action.CREATE if known is None else Action.UPDATE

@@ -120,6 +120,8 @@ class UserFeed(Feed):
             self._job += 1
             self._busy = False
             self._still_missed()
+            if state is State.DISCONNECTED:  # nobody was left to be told of it
+                self._gap = self._missed = None
             self.reconciler.doubt()
             # What has waited came before the gap that begins; behind its snapshot it would take the state back.
             self._deliver(self.reconciler.release())
@@ -230,7 +232,7 @@ class UserFeed(Feed):
     def _work(self, job: int, fetch: Fetch, accounts: list[int], since: float) -> None:
         try:
             snapshot, error = fetch(accounts, since), None
-        except Exception as failure:
+        except BaseException as failure:  # whatever it is, or no other snapshot would follow
             snapshot, error = None, f"{type(failure).__name__}: {failure}"
         self._commands.append((self._finish, (job, accounts, snapshot, error)))
         self.wake()

@@ -39,17 +39,21 @@ def key_of(event: Any) -> Key:
 
 
 def is_newer(order: Order, known: Order) -> bool:
-    """Whether *order* is a later version of *known*; False for the same one."""
+    """Whether *order* is a later version of *known*, or another where nothing tells; False for the same one."""
+    lead = lead_of(order, known)
+    return lead > 0 or (lead == 0 and not same(order, known))
+
+
+def lead_of(order: Order, known: Order) -> float:
+    """Above 0 when *order* is a later version of *known*, below when it is an earlier one, 0 where nothing tells."""
     # The hub leaves out what is null, the time of the update included; its creation is no stand-in for that.
     if given(order.update_timestamp) == given(known.update_timestamp):
         ahead = changed_at(order) - changed_at(known)
         if abs(ahead) > _SAME_INSTANT:
-            return ahead > 0
+            return ahead
     progress, before = (_PROGRESS.get(o.status, _END) for o in (order, known))
     filled, filled_before = (o.fill_volume if given(o.fill_volume) else 0 for o in (order, known))
-    if (progress, filled) != (before, filled_before):
-        return (progress, filled) > (before, filled_before)
-    return not same(order, known)
+    return progress - before or filled - filled_before  # type: ignore[operator]
 
 
 def same(one: Any, other: Any) -> bool:

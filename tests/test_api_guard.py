@@ -16,6 +16,7 @@ from topstep_sync.api import exposure, guard
 from topstep_sync.api.rooms import Rooms
 from topstep_sync.clock import ManualClock
 from topstep_sync.config import Config
+from topstep_sync.messages import OrderFilter
 from topstep_sync.models import OrderSide, OrderStatus, PositionType, Trade
 
 
@@ -249,6 +250,81 @@ def test_what_settles_during_a_look_is_not_counted_twice() -> None:
     assert 2 == next(iter(model.positions.values())).size
 
 
+class Slow:
+    """A gateway that shows what it accepts only when told: its look-ups are as they were before."""
+
+    def __init__(self, model: GatewayModel) -> None:
+        self.model, self.blind = model, True
+        self._before: dict[str, Any] = {}
+        for name in ("order_search", "order_searchopen", "order_v2_query", "position_searchopen"):
+            self._before[name] = getattr(model, f"do_{name}")(_Asked())
+            setattr(model, f"do_{name}", self._shown(name, getattr(model, f"do_{name}")))
+
+    def _shown(self, name: str, plain: Any) -> Any:
+        return lambda request: self._before[name] if self.blind else plain(request)
+
+
+class _Asked:
+    account_id, start_timestamp, page_offset, page_size = ACCOUNT, datetime.min.replace(tzinfo=UTC), 0, 500
+    filter = OrderFilter(account_id=ACCOUNT)
+
+
+@pytest.mark.parametrize("price", [None, 20000.0], ids=["market", "limit"])
+def test_an_accepted_order_counts_until_the_gateway_shows_it(price: float | None) -> None:
+    """Of two quick orders the second is judged with the first, which nothing shows yet; once shown, it counts once."""
+    model = GatewayModel()
+    rooms, gateway = guarded(model, max_position=2), Slow(model)
+    words = {} if price is None else {"limit_price": price}
+    rooms.orders.buy(ACCOUNT, MNQ, 1, **words)
+    with pytest.raises(errors.RiskRefused, match=r"could become \+3"):
+        rooms.orders.buy(ACCOUNT, MNQ, 2, **words)
+    gateway.blind = False
+    assert rooms.orders.buy(ACCOUNT, MNQ, 1, **words)
+    with pytest.raises(errors.RiskRefused, match=r"could become \+3"):
+        rooms.orders.buy(ACCOUNT, MNQ, 1, **words)
+
+
+def test_what_the_gateway_never_shows_counts_for_a_while() -> None:
+    """An accepted order that no look shows, or whose look fails, stands in the way until it would have been shown."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=2)
+    Slow(model)
+    rooms.orders.buy(ACCOUNT, MNQ, 1)
+    model.faults = {"Order/search": ["500"]}
+    for _ in range(2):
+        with pytest.raises(errors.RiskRefused, match=r"could become \+3"):
+            rooms.orders.buy(ACCOUNT, MNQ, 2)
+    model.clock.advance(guard.SHOWN)
+    assert rooms.orders.buy(ACCOUNT, MNQ, 2)
+
+
+def test_a_bigger_size_counts_until_the_gateway_shows_it() -> None:
+    """The same for a change: until it is shown, or the order is changed again, the bigger size may come."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=4)
+    order = rooms.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+    gateway = Slow(model)
+    rooms.orders.modify(order, size=3)
+    with pytest.raises(errors.RiskRefused, match=r"could become \+5"):
+        rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0)
+    gateway.blind = False
+    rooms.orders.modify(order, size=2)
+    assert rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0)
+
+
+def test_an_order_that_was_refused_leaves_its_room() -> None:
+    """What the gateway rejected, or never got, counts for nothing from then on."""
+    model = GatewayModel()
+    rooms = guarded(model, max_position=2)
+    model.reject = (3, None)
+    with pytest.raises(errors.InsufficientFunds):
+        rooms.orders.buy(ACCOUNT, MNQ, 2)
+    model.reject, model.faults = None, {"Order/place": ["refused"]}
+    with pytest.raises(errors.ConnectFailed):
+        rooms.orders.buy(ACCOUNT, MNQ, 2)
+    assert rooms.orders.buy(ACCOUNT, MNQ, 2)
+
+
 def test_an_endless_stream_of_others_ends_in_a_verdict() -> None:
     """Where orders keep settling during every look, the most that could be there decides."""
     model = GatewayModel()
@@ -385,6 +461,7 @@ def test_a_change_that_is_under_way_counts_whatever_another_one_comes_to(size: i
         rooms.orders.modify(placed, size=2)
         with pytest.raises(errors.RiskRefused, match=r"could become \+7"):
             rooms.orders.buy(ACCOUNT, MNQ, 2, limit_price=20000.0)
+    rooms.orders.modify(placed, size=2)
     assert rooms.orders.buy(ACCOUNT, MNQ, 4, limit_price=20000.0)
 
 

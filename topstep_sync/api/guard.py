@@ -10,8 +10,9 @@ rule. Whatever else it is, it is new risk: four sells against one contract held 
 `positions.close`, `close_part`, `cancel`, `cancel_all` and `flatten` are never asked about.
 
 What the rules need to know and cannot find out counts as a refusal: a guard that lets orders through when it is blind
-is none. Orders of several threads are counted together, as nobody's order is sent before its claim is entered here.
-Orders of other programs are seen once the gateway shows them.
+is none. Orders of several threads are counted together, as nobody's order is sent before its claim is entered here;
+and it counts until the gateway shows the order, not only until it has accepted it. Orders of other programs are seen
+once the gateway shows them.
 """
 
 import logging
@@ -39,6 +40,7 @@ Doubtful = Callable[[], Iterable[Intent]]
 
 log = logging.getLogger("topstep_sync.orders")
 
+SHOWN: Final = 16.0  # GUESS: seconds after which the gateway shows what it accepted; as long as a lost order is sought
 TRIES: Final = 3  # readings of the account before a claim is judged by the most that it could find there
 
 
@@ -60,6 +62,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         same = (self.account_id, self.contract_id) == (other.account_id, other.contract_id)
         return same and not (self.tag and self.tag == other.tag)
 
+    def shown(self, orders: Iterable[Order], *, ended: bool = False) -> bool:
+        """Whether the gateway's *orders* are told of it: the working ones, or with *ended* all that began of late."""
+        if self.order_id:  # one that works no more has no size that may come
+            return not ended and not any(order.id == self.order_id and order.size < self.size for order in orders)
+        return any(order.custom_tag == self.tag and not (ended and order.status.working) for order in orders)
+
     @classmethod
     def of(cls, request: PlaceOrder) -> "Claim":
         return cls(
@@ -69,6 +77,16 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
             size=request.size,
             tag=str(request.custom_tag),
         )
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A claim that was accepted, and that the gateway may not show yet."""
+
+    claim: Claim
+    at: float
+    """Seconds since 1970."""
+    until: float
+    """By the monotonic clock."""
 
 
 class Holdings(msgspec.Struct, frozen=True):
@@ -131,6 +149,7 @@ class Guard:
 
     Args:
         positions, working, trades: what the account holds, what may still fill, what filled since an instant.
+        recent: the account's orders since an instant (seconds since 1970), ended ones too.
     """
 
     def __init__(
@@ -141,6 +160,7 @@ class Guard:
         positions: Callable[[int], Iterable[Position]],
         working: Callable[[int, str], Iterable[Order]],
         trades: Callable[[int, datetime], Iterable[Trade]],
+        recent: Callable[[int, float], Iterable[Order]],
     ) -> None:
         self._config = config
         self.on = any(value is not None for value in vars(config).values())
@@ -149,9 +169,11 @@ class Guard:
         self._positions = positions
         self._working = working
         self._trades = trades
+        self._recent = recent
         self._lock = threading.Lock()  # guards what follows
         self._claims: list[Claim] = []
         self._adrift: list[Claim] = []  # those of them that are changes of which nobody knows whether they came about
+        self._kept: list[Kept] = []
         self._readings: dict[int, list[Claim]] = {}  # per reading of an account: what was released meanwhile
 
     @contextmanager
@@ -165,14 +187,18 @@ class Guard:
         self._enter(claim, doubtful)
         try:
             yield
-        finally:
+        except BaseException:
             self._release(claim)  # if its fate is open, it is among the doubtful ones by now
+            raise
+        self._release(claim, keep=claim)
 
     def allows(self, request: PlaceOrder, doubtful: Doubtful = tuple) -> bool:
         """Whether *request* may be sent now; what stands for the same order already is not counted beside it."""
+        claim = Claim.of(request)
         try:
-            with self.placing(request, doubtful):
-                return True
+            self._enter(claim, doubtful)
+            self._release(claim)
+            return True
         except TopstepError as error:  # whatever it is, the order that was lost is not it
             log.warning("! %s: not sent again; %s", request.custom_tag, error)
             return False
@@ -192,7 +218,8 @@ class Guard:
         with self._lock:
             if size <= order.size:  # no new risk, unless another thread makes the order smaller still meanwhile
                 self._claims.append(claim)
-            settled = [adrift for adrift in self._adrift if adrift.order_id == order.id]
+            before = [*self._adrift, *(kept.claim for kept in self._kept)]
+            settled = [earlier for earlier in before if earlier.order_id == order.id]
         try:
             yield
         except BaseException as error:
@@ -204,7 +231,7 @@ class Guard:
                 self._release(claim)
             raise
         # Of the changes before it; one of another thread that is still on its way may come after it.
-        self._release(claim, *settled)
+        self._release(claim, *settled, keep=claim if size > order.size else None)
 
     def sure(self, question: Callable[[], T]) -> T:
         """The answer to *question*.
@@ -242,10 +269,12 @@ class Guard:
         missed: list[Claim] = []
         with self._lock:
             self._readings[id(missed)] = missed
+            kept = [k for k in self._kept if self._clock.monotonic() < k.until and claim.beside(k.claim)]
         try:
             lost = [Claim.of(entry.request) for entry in doubtful()]
             # Orders before positions: what fills in between is seen twice, and not overlooked.
             orders = list(self._working(claim.account_id, claim.contract_id))
+            unseen = self._unseen(claim.account_id, [k for k in kept if not k.claim.shown(orders)])
             held = Holdings(net_size(self._positions(claim.account_id), claim.contract_id), orders)
         except BaseException:
             with self._lock:
@@ -253,18 +282,36 @@ class Guard:
             raise
         with self._lock:
             del self._readings[id(missed)]
-            others = [other for other in (*lost, *missed, *self._claims) if claim.beside(other)]
+            self._kept = [k for k in self._kept if k not in kept or k in unseen]
+            waiting = (k.claim for k in unseen)
+            others = [other for other in (*lost, *missed, *waiting, *self._claims) if claim.beside(other)]
             refusal = self._refusal(claim, rule, held, others)
             if refusal is None:
                 self._claims.append(claim)
         # What was released meanwhile may be among what was read, and would be counted twice then.
         return refusal, bool(missed)
 
-    def _release(self, *claims: Claim) -> None:
+    def _unseen(self, account_id: int, kept: list[Kept]) -> list[Kept]:
+        """Those of *kept*, which no working order is, that have not ended either, as far as the gateway shows."""
+        if not any(k.claim.tag for k in kept):
+            return kept
+        try:
+            recent = list(self._recent(account_id, min(k.at for k in kept)))
+        except TopstepError as error:
+            log.info("~ the guard counts what it cannot see: %s", error)
+            return kept
+        return [k for k in kept if not k.claim.shown(recent, ended=True)]
+
+    def _release(self, *claims: Claim, keep: Claim | None = None) -> None:
+        """*claims* count no more for whoever begins to look now; *keep* does until the gateway shows it."""
+        now = self._clock.monotonic()
+        fresh = [] if keep is None else [Kept(keep, self._clock.epoch(), now + SHOWN)]
         with self._lock:
             gone = [c for c in self._claims if any(c is claim for claim in claims)]
             self._claims = [c for c in self._claims if not any(c is other for other in gone)]
             self._adrift = [c for c in self._adrift if not any(c is other for other in gone)]
+            left = [k for k in self._kept if k.until > now and not any(k.claim is claim for claim in claims)]
+            self._kept = [*left, *fresh]
             for missed in self._readings.values():
                 missed.extend(gone)
 

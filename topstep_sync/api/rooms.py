@@ -1,6 +1,7 @@
 """The typed API in one piece: the seven rooms, each with what it needs of the others."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 from topstep_sync.api.accounts import AccountsApi
@@ -15,8 +16,9 @@ from topstep_sync.api.seam import Call, Listen
 from topstep_sync.api.status import StatusApi
 from topstep_sync.api.trades import TradesApi
 from topstep_sync.clock import SYSTEM_CLOCK, Clock, Waitable
-from topstep_sync.config import Config, GuardConfig
-from topstep_sync.models import Account
+from topstep_sync.config import Config
+from topstep_sync.models import Account, Order
+from topstep_sync.tables import Rows
 
 
 class Rooms:
@@ -56,7 +58,7 @@ class Rooms:
             clock=clock,
             accounts=lambda: self.accounts.search(only_active=False),
             last_price=self.history.last_price,
-            guard=self._guard(settings.guard, clock),
+            guard=self._guard(settings, clock, skew),
             listen=listen,
             skew=skew,
             closed=closed,
@@ -64,13 +66,18 @@ class Rooms:
         )
         self.positions.sweep = self.orders.sweeper.cancel_all
 
-    def _guard(self, config: GuardConfig, clock: Clock) -> Guard:
+    def _guard(self, settings: Config, clock: Clock, skew: Callable[[], float]) -> Guard:
+        def recent(account_id: int, since: float) -> Rows[Order]:
+            start = since + skew() - settings.orders.search_margin
+            return self.orders.search(account_id, datetime.fromtimestamp(start, UTC))
+
         return Guard(
-            config,
+            settings.guard,
             clock=clock,
             positions=self.positions.urgent,
             working=lambda account_id, contract_id: self.orders.working(account_id, contract_id),
             trades=self.trades.search,
+            recent=recent,
         )
 
     def flatten(self, account_id: int | Account, *, timeout: float = 30.0) -> Report:

@@ -4,6 +4,8 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from token_fakes import DAY, FakeService
 
 from tests.echo_server import EchoServer, running
 from topstep_sync import clock
+from topstep_sync.api.journal import Journal
 from topstep_sync.api.ledger import ALONE
 from topstep_sync.api.results import PlacedOrder
 from topstep_sync.api.rooms import Rooms
@@ -29,7 +32,7 @@ from topstep_sync.http.guarded import GuardedPost
 from topstep_sync.http.routes import Circuit
 from topstep_sync.http.warmth import Warmth
 from topstep_sync.http.watch import Watch
-from topstep_sync.models import Token
+from topstep_sync.models import Order, Token
 from topstep_sync.redact import Secret
 
 SOON = {"login_cooldown_seconds": 0.0, "backoff_seconds": (0.01,)}
@@ -408,3 +411,49 @@ def test_an_order_is_placed_once_whenever_it_is_interrupted(joined: bool) -> Non
             desk.joiner.join(5.0)
             (told,) = desk.joined
             assert isinstance(told, (PlacedOrder, OrderStateUnknown)), where
+
+
+class Trouble(Desk):
+    """The same, where the first attempt goes wrong."""
+
+    def __init__(self, fault: str, folder: Path) -> None:
+        super().__init__(joined=False)
+        self.model.faults["Order/place"] = [fault]
+        self.journal = Journal(folder / "journal")
+        if fault == "full":
+            self.journal.write = self._full  # type: ignore[method-assign]
+        self.orders._placer._journal = self.journal
+        self.error: BaseException | None = None
+
+    def _full(self, *_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    def try_it(self) -> None:
+        try:
+            self.place()
+        except TopstepError as error:
+            self.error = error
+        except KeyboardInterrupt as error:
+            self.error = error
+            raise
+
+    def verify(self) -> Order | None:
+        return self.orders.verify("entry-1")
+
+    def sent(self) -> bool:
+        return any(path == "/api/Order/place" for path, _ in self.model.calls)
+
+
+@pytest.mark.parametrize("fault", ["lost", "refused", "full"])
+def test_an_order_that_goes_wrong_can_be_interrupted_at_any_moment(fault: str, tmp_path: Path) -> None:
+    """Whatever else goes wrong, a Ctrl-C leaves an order that can be asked for, and placed, by its tag."""
+    for desk, where in interrupted_everywhere(lambda: Trouble(fault, tmp_path), Trouble.try_it, ("topstep_sync.api",)):
+        if fault == "lost" and isinstance(desk.error, KeyboardInterrupt) and desk.sent():
+            assert any("verify('entry-1')" in note for note in desk.error.__notes__), where
+        desk.model.faults = {}
+        if fault == "full":
+            del desk.journal.write
+        desk.model.clock.advance(1.0)
+        assert isinstance(elsewhere(desk.verify), (Order, NoneType)), where
+        assert isinstance(elsewhere(desk.place), PlacedOrder), where
+        assert ["entry-1"] == desk.model.executed, where

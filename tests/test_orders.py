@@ -279,6 +279,35 @@ def test_whoever_joins_a_flight_shares_its_failure(model: GatewayModel, rooms: R
     assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1").id
 
 
+def test_whoever_comes_to_a_flight_as_it_fails_begins_anew(model: GatewayModel, rooms: Rooms) -> None:
+    """An order that was not sent is not in doubt for a thread that found it in flight and was a moment too late."""
+    over, found = threading.Event(), list[Any]()
+    ledger = rooms.orders._ledger
+    plain = ledger.join
+
+    def late(entry: Intent) -> Any:
+        assert over.wait(10)
+        return plain(entry)
+
+    def failing(path: str, request: Any, reply: Any, **options: Any) -> Any:
+        rooms.orders._placer._call = model.call
+        joiner.start()
+        assert soon(lambda: bool(joining))
+        raise errors.ConnectFailed("refused")
+
+    joining: list[Intent] = []
+    ledger.join = lambda entry: (joining.append(entry), late(entry))[1]  # type: ignore[method-assign]
+    rooms.orders._placer._call = failing
+    joiner = threading.Thread(
+        target=lambda: found.append(rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")), daemon=True
+    )
+    with pytest.raises(errors.ConnectFailed):
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    over.set()
+    joiner.join(10)
+    assert ([9056], ["entry-1"]) == ([order.id for order in found], model.executed)
+
+
 def test_the_ctrl_c_of_one_flight_is_not_that_of_whoever_joined(model: GatewayModel, rooms: Rooms) -> None:
     """Who waited for an order whose thread was interrupted is told that its fate is unknown, and is not interrupted."""
     inside = threading.Event()
@@ -946,6 +975,25 @@ def test_ctrl_c_right_after_the_reply(model: GatewayModel, rooms: Rooms, monkeyp
     monkeypatch.undo()
     assert 9056 == rooms.orders.verify("entry-1").id
     assert 9056 == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1").id
+
+
+def test_ctrl_c_after_the_acceptance_says_that_the_order_exists(model: GatewayModel, tmp_path: Path) -> None:
+    """Whoever interrupts the last write of an order gets its tag all the same, which may have been minted."""
+    rooms = open_rooms(model, journal_path=tmp_path / "orders")
+    journal = rooms.orders._placer._journal
+    assert journal is not None
+    plain = journal.write
+
+    def interrupted(entry: Intent, *rest: Any, **words: Any) -> None:
+        if entry.placed is not None:
+            raise KeyboardInterrupt
+        plain(entry, *rest, **words)
+
+    journal.write = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1)
+    assert [f"The order exists: session.orders.verify('{model.executed[0]}')"] == caught.value.__notes__
+    assert 9056 == rooms.orders.verify(model.executed[0]).id
 
 
 def test_an_outcome_that_was_not_written_is_not_doubted_here(model: GatewayModel, tmp_path: Path) -> None:

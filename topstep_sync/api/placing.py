@@ -85,10 +85,14 @@ class Placer:
             timeout: seconds for one attempt.
         """
         outcome: PlacedOrder | BaseException | None = None
+        failure: BaseException | None = None
         try:
             entry = self._ledger.board(new)
-            if entry is not new:
-                return self._join(entry)
+            while entry is not new:
+                joined = self._join(entry)
+                if joined is not None:
+                    return joined
+                entry = self._ledger.board(new)
             if entry.doubtful:
                 order = self.settle(entry, wait=True)
                 if order is not None:
@@ -101,14 +105,15 @@ class Placer:
             assert outcome is not None, "an attempt without an error has left its order"
             return outcome
         except BaseException as error:
-            outcome = error
-            if new.flight is not None:
-                self._abandon(new, error)
+            outcome = failure = error
             raise
         finally:
             try:
+                if failure is not None:
+                    self._abandon(new, failure)
                 self._ledger.land(new, outcome)
-            except BaseException:  # a Ctrl-C at this very moment; whoever has joined waits for the landing
+            except BaseException as error:  # a Ctrl-C at this very moment; whoever has joined waits for the landing
+                self._abandon(new, error)
                 self._ledger.land(new, outcome)
                 raise
 
@@ -148,10 +153,12 @@ class Placer:
         with heard(self._listen, sought.account_id) as source:
             return self._look(sought, Ears(source, self._clock, self._closed), delays)
 
-    def _join(self, entry: Intent) -> PlacedOrder:
-        """The outcome of the flight that another thread carries out for the same tag."""
+    def _join(self, entry: Intent) -> PlacedOrder | None:
+        """The outcome of the flight that another thread carries out for the same tag; `None`: it was over, in vain."""
         flight, interrupted = self._ledger.join(entry), None
-        if flight is not None and self._clock.wait(flight.landed, FLIGHT):
+        if flight is None:
+            return entry.placed
+        if self._clock.wait(flight.landed, FLIGHT):
             if isinstance(flight.outcome, PlacedOrder):
                 return flight.outcome
             if isinstance(flight.outcome, Exception):
@@ -301,6 +308,8 @@ class Placer:
             self.record(entry)
         if entry.state is State.UNKNOWN and not isinstance(error, OrderStateUnknown):
             error.add_note(f"The order may exist: session.orders.verify({entry.tag!r})")
+        elif entry.placed is not None:
+            error.add_note(f"The order exists: session.orders.verify({entry.tag!r})")
 
     def unknown(self, sought: Sought, cause: BaseException | None) -> OrderStateUnknown:
         """The error that says that nothing is known about *sought*, and how to find out."""

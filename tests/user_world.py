@@ -296,12 +296,12 @@ class World:
         del self.wire[:count]
         self.turn()
 
-    def garble(self) -> None:
-        """The next message cannot be read."""
-        if self.wire:
+    def garble(self, count: int = 1) -> None:
+        """The next messages cannot be read."""
+        for _ in self.wire[:count]:
             self.feed.missed()
             self.wire.pop(0)
-            self.turn()
+        self.turn()
 
     def _take(self, record: Any) -> None:
         flat = isinstance(record, Position) and record.size == 0

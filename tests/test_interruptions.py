@@ -457,3 +457,38 @@ def test_an_order_that_goes_wrong_can_be_interrupted_at_any_moment(fault: str, t
         assert isinstance(elsewhere(desk.verify), (Order, NoneType)), where
         assert isinstance(elsewhere(desk.place), PlacedOrder), where
         assert ["entry-1"] == desk.model.executed, where
+
+
+class Watched(Desk):
+    """The same under a guard, with an order of one that works."""
+
+    def __init__(self) -> None:
+        super().__init__(joined=False)
+        config = Config(guard={"max_position": 3})
+        self.orders = Rooms(self._call, get=str, config=config, clock=GatewayClock(self.model)).orders
+        self.working = self.orders.buy(ACCOUNT, MNQ, 1, limit_price=20000.0)
+
+    def grow(self) -> None:
+        self.orders.modify(self.working, size=2)
+
+    def shrink(self) -> object:
+        return self.orders.modify(self.working, size=1)
+
+    def claims(self) -> tuple[int, int, int]:
+        """What the guard counts for ever, changes adrift apart; and the readings that it believes to be under way."""
+        guard = self.orders._guard
+        assert guard is not None
+        if guard._claims:  # a generator that was interrupted as it began may wait for its end
+            gc.collect()
+        return len(guard._claims) - len(guard._adrift), len(guard._adrift), len(guard._readings)
+
+
+@pytest.mark.parametrize("action", [Watched.place, Watched.grow])
+def test_the_guard_counts_nothing_for_ever_after_a_ctrl_c(action: Callable[[Watched], Any]) -> None:
+    """Whenever an order or a change is interrupted, its claim ends; a change that may come counts until the next."""
+    for desk, where in interrupted_everywhere(Watched, action, ("topstep_sync.api", "contextlib")):
+        claims, adrift, readings = desk.claims()
+        assert (0, 0) == (claims, readings), where
+        if adrift:
+            elsewhere(desk.shrink)
+            assert (0, 0, 0) == desk.claims(), where

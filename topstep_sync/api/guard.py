@@ -18,7 +18,7 @@ once the gateway shows them.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, time
 from typing import Final, TypeVar
 
@@ -176,32 +176,39 @@ class Guard:
         self._kept: list[Kept] = []
         self._readings: dict[int, list[Claim]] = {}  # per reading of an account: what was released meanwhile
 
-    @contextmanager
-    def placing(self, request: PlaceOrder, doubtful: Doubtful = tuple) -> Iterator[None]:
+    def placing(self, request: PlaceOrder, doubtful: Doubtful = tuple) -> AbstractContextManager[None]:
         """*request* may be sent within, and counts for whoever else asks meanwhile.
 
         Raises:
             RiskRefused: a rule forbids it, or cannot be checked; nothing was sent.
         """
-        claim = Claim.of(request)
-        self._enter(claim, doubtful)
-        try:
-            yield
-        except BaseException:
-            self._release(claim)  # if its fate is open, it is among the doubtful ones by now
-            raise
-        self._release(claim, keep=claim)
+        return self._counting(Claim.of(request), doubtful, sending=True)
 
     def allows(self, request: PlaceOrder, doubtful: Doubtful = tuple) -> bool:
         """Whether *request* may be sent now; what stands for the same order already is not counted beside it."""
-        claim = Claim.of(request)
         try:
-            self._enter(claim, doubtful)
-            self._release(claim)
-            return True
+            with self._counting(Claim.of(request), doubtful, sending=False):
+                return True
         except TopstepError as error:  # whatever it is, the order that was lost is not it
             log.warning("! %s: not sent again; %s", request.custom_tag, error)
             return False
+
+    @contextmanager
+    def _counting(self, claim: Claim, doubtful: Doubtful, *, sending: bool) -> Iterator[None]:
+        keep: Claim | None = None
+        try:
+            self._enter(claim, doubtful)
+            keep = claim if sending else None  # after a Ctrl-C, too: it may have been accepted
+            yield
+        except Exception:
+            keep = None  # if its fate is open, it is among the doubtful ones by now
+            raise
+        finally:
+            try:
+                self._release(claim, keep=keep)
+            except BaseException:  # a Ctrl-C at this very moment; the claim would count for ever
+                self._release(claim, keep=keep)
+                raise
 
     @contextmanager
     def changing(self, order: Order, size: int, doubtful: Doubtful = tuple) -> Iterator[None]:
@@ -213,25 +220,35 @@ class Guard:
         claim = Claim(
             account_id=order.account_id, contract_id=order.contract_id, side=order.side, size=size, order_id=order.id
         )
-        if size > order.size:
-            self._enter(claim, doubtful)
+        bigger, gone = size > order.size, [claim]
+        keep = adrift = None
+        try:
+            if bigger:
+                self._enter(claim, doubtful)
+            settled = self._before(claim, enter=not bigger)
+            # What may still be carried out counts until the order has ended, or has been changed again.
+            adrift = claim
+            yield
+            # Of the changes before it; one of another thread that is still on its way may come after it.
+            keep, adrift, gone = claim if bigger else None, None, [claim, *settled]
+        except BaseException as error:
+            if getattr(error, "fate", Fate.UNKNOWN) is not Fate.UNKNOWN:
+                adrift = None
+            raise
+        finally:
+            try:
+                self._release(*gone, keep=keep, adrift=adrift)
+            except BaseException:  # as above
+                self._release(*gone, keep=keep, adrift=adrift)
+                raise
+
+    def _before(self, claim: Claim, *, enter: bool) -> list[Claim]:
+        """The changes of the same order that *claim*, once it is certain, has settled; with *enter*, it counts now."""
         with self._lock:
-            if size <= order.size:  # no new risk, unless another thread makes the order smaller still meanwhile
+            if enter:  # no new risk, unless another thread makes the order smaller still meanwhile
                 self._claims.append(claim)
             before = [*self._adrift, *(kept.claim for kept in self._kept)]
-            settled = [earlier for earlier in before if earlier.order_id == order.id]
-        try:
-            yield
-        except BaseException as error:
-            # What may still be carried out counts until the order has ended, or has been changed again.
-            if getattr(error, "fate", Fate.UNKNOWN) is Fate.UNKNOWN:
-                with self._lock:
-                    self._adrift.append(claim)
-            else:
-                self._release(claim)
-            raise
-        # Of the changes before it; one of another thread that is still on its way may come after it.
-        self._release(claim, *settled, keep=claim if size > order.size else None)
+            return [earlier for earlier in before if earlier.order_id == claim.order_id]
 
     def sure(self, question: Callable[[], T]) -> T:
         """The answer to *question*.
@@ -267,27 +284,28 @@ class Guard:
     def _judged(self, claim: Claim, rule: str | None, doubtful: Doubtful) -> tuple[str | None, bool]:
         """Why *claim* is refused, or `None` when it was entered; and whether another reading might say otherwise."""
         missed: list[Claim] = []
-        with self._lock:
-            self._readings[id(missed)] = missed
-            kept = [k for k in self._kept if self._clock.monotonic() < k.until and claim.beside(k.claim)]
+        now = self._clock.monotonic()
         try:
+            with self._lock:
+                self._readings[id(missed)] = missed
+                kept = [k for k in self._kept if now < k.until and claim.beside(k.claim)]
             lost = [Claim.of(entry.request) for entry in doubtful()]
             # Orders before positions: what fills in between is seen twice, and not overlooked.
             orders = list(self._working(claim.account_id, claim.contract_id))
             unseen = self._unseen(claim.account_id, [k for k in kept if not k.claim.shown(orders)])
             held = Holdings(net_size(self._positions(claim.account_id), claim.contract_id), orders)
-        except BaseException:
             with self._lock:
                 del self._readings[id(missed)]
+                self._kept = [k for k in self._kept if k not in kept or k in unseen]
+                waiting = (k.claim for k in unseen)
+                others = [other for other in (*lost, *missed, *waiting, *self._claims) if claim.beside(other)]
+                refusal = self._refusal(claim, rule, held, others)
+                if refusal is None:
+                    self._claims.append(claim)
+        except BaseException:
+            with self._lock:
+                self._readings.pop(id(missed), None)
             raise
-        with self._lock:
-            del self._readings[id(missed)]
-            self._kept = [k for k in self._kept if k not in kept or k in unseen]
-            waiting = (k.claim for k in unseen)
-            others = [other for other in (*lost, *missed, *waiting, *self._claims) if claim.beside(other)]
-            refusal = self._refusal(claim, rule, held, others)
-            if refusal is None:
-                self._claims.append(claim)
         # What was released meanwhile may be among what was read, and would be counted twice then.
         return refusal, bool(missed)
 
@@ -302,18 +320,19 @@ class Guard:
             return kept
         return [k for k in kept if not k.claim.shown(recent, ended=True)]
 
-    def _release(self, *claims: Claim, keep: Claim | None = None) -> None:
-        """*claims* count no more for whoever begins to look now; *keep* does until the gateway shows it."""
+    def _release(self, *claims: Claim, keep: Claim | None = None, adrift: Claim | None = None) -> None:
+        """*claims* count no more for whoever begins to look now, but for *adrift*; *keep* does until it is shown."""
         now = self._clock.monotonic()
         fresh = [] if keep is None else [Kept(keep, self._clock.epoch(), now + SHOWN)]
-        with self._lock:
-            gone = [c for c in self._claims if any(c is claim for claim in claims)]
-            self._claims = [c for c in self._claims if not any(c is other for other in gone)]
-            self._adrift = [c for c in self._adrift if not any(c is other for other in gone)]
-            left = [k for k in self._kept if k.until > now and not any(k.claim is claim for claim in claims)]
-            self._kept = [*left, *fresh]
+        with self._lock:  # in this order, so that it can be done again after a Ctrl-C
+            gone = [c for c in self._claims if c is not adrift and any(c is claim for claim in claims)]
             for missed in self._readings.values():
                 missed.extend(gone)
+            self._claims = [c for c in self._claims if not any(c is other for other in gone)]
+            left = [c for c in self._adrift if not any(c is claim for claim in (*claims, adrift))]
+            self._adrift = left if adrift is None else [*left, adrift]
+            kept = [k for k in self._kept if k.until > now and not any(k.claim is claim for claim in claims)]
+            self._kept = [*kept, *fresh]
 
     def _refusal(self, claim: Claim, rule: str | None, held: Holdings, others: list[Claim]) -> str | None:
         """What the worst case says about *claim*, if *rule* is what forbids new risk just now."""

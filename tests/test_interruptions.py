@@ -26,6 +26,7 @@ from topstep_sync.auth.token_manager import TokenManager
 from topstep_sync.clock import ManualClock, SystemClock
 from topstep_sync.config import Config
 from topstep_sync.errors import CircuitOpen, ConnectFailed, OrderStateUnknown, SessionClosed, TopstepError
+from topstep_sync.events import OrderEvent
 from topstep_sync.http.adapter import ResilientAdapter
 from topstep_sync.http.circuit_breaker import CircuitBreaker, State
 from topstep_sync.http.guarded import GuardedPost
@@ -33,6 +34,7 @@ from topstep_sync.http.routes import Circuit
 from topstep_sync.http.warmth import Warmth
 from topstep_sync.http.watch import Watch
 from topstep_sync.models import Order, Token
+from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.redact import Secret
 
 SOON = {"login_cooldown_seconds": 0.0, "backoff_seconds": (0.01,)}
@@ -492,3 +494,33 @@ def test_the_guard_counts_nothing_for_ever_after_a_ctrl_c(action: Callable[[Watc
         if adrift:
             elsewhere(desk.shrink)
             assert (0, 0, 0) == desk.claims(), where
+
+
+class Counter:
+    """A consumer with events of all kinds before it, some of them at hand; it takes them one by one."""
+
+    def __init__(self, at_hand: bool, late: bool) -> None:
+        self.events = EventQueue()
+        self.taken: list[Any] = []
+        at = 0.0 if late else clock.SYSTEM_CLOCK.monotonic()
+        self.events.put([OrderEvent(data=number, received_at=at) for number in range(3)])  # type: ignore[arg-type]
+        if at_hand:
+            self.taken.append(self.events.get())
+
+    def take(self) -> None:
+        while not self.events.empty():
+            event = self.events.get_nowait()
+            self.taken.append(event)
+
+    def take_all(self) -> None:
+        self.taken += self.events.drain()
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("at_hand", [False, True])
+@pytest.mark.parametrize("take", [Counter.take, Counter.take_all])
+def test_no_event_is_lost_to_a_ctrl_c(take: Callable[[Counter], None], at_hand: bool, late: bool) -> None:
+    """Whenever the consumer is interrupted, every event was taken or still waits, in order, and once."""
+    for counter, where in interrupted_everywhere(lambda: Counter(at_hand, late), take, ("topstep_sync.realtime",)):
+        rest = elsewhere(counter.events.drain)
+        assert [0, 1, 2] == [event.data for event in counter.taken + rest], where

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
-from rude_hub import soon
+from rude_hub import soon, waiters
 
 from topstep_sync.clock import SYSTEM_CLOCK, ManualClock
 from topstep_sync.errors import StreamError, StreamFailed
@@ -403,7 +403,7 @@ def test_drain_leaves_the_rest_to_whoever_waits() -> None:
         ]
         for number, taker in enumerate(takers, 1):
             taker.start()
-            assert soon(lambda events=events, number=number: events._waiting == number)
+            assert soon(lambda events=events, number=number: waiters(events) == number)
         events.put([order(1), order(2)])
         for taker in takers:
             taker.join(5.0)
@@ -602,7 +602,7 @@ def test_nothing_is_lost_without_being_counted(
         backlog.put([{"q": quote("A", now), "n": note(i, now), "t": trade("A", now), "d": depth("A", now)}[kind]])
         clock.advance(chance.random() * 0.2)
         if chance.random() < 0.1:
-            got.append(backlog.take(clock))
+            got.append(backlog.take(backlog.first(clock)))
     got += backlog.take_all(clock)
     notes = [int(event.state) for event in got if isinstance(event, ConnectionEvent)]
     told = sum(event.count for event in got if isinstance(event, (Gap, BookReset)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from rude_hub import RS, call, record, soon
+from rude_hub import RS, call, record, soon, waiters
 from test_stream import MNQ, Hubs, trade
 
 from topstep_sync.clock import ManualClock
@@ -107,7 +107,7 @@ def test_a_consumer_is_woken_by_what_another_puts_back() -> None:
     one = in_thread(pick)
     assert taken.wait(5)
     other = in_thread(lambda: got.append(events.get(timeout=5)))
-    assert soon(lambda: events._waiting == 1)
+    assert soon(lambda: waiters(events) == 1)
     refused.set()
     one.join(5)
     other.join(2)

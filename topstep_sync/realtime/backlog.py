@@ -1,5 +1,8 @@
 """What waits in an event queue, and the policy of each kind for when it waits for long. No locks, no waiting.
 
+A Ctrl-C may come after any call. So what moves events calls nothing between taking them from one place and the call
+that puts them in the other: an event is in one place at any time.
+
 | kind | when the consumer is slow |
 |---|---|
 | user events, and those about the stream | never dropped |
@@ -14,7 +17,6 @@ it goes through.
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -51,50 +53,56 @@ class Backlog:
         self.size += len(batch)
         return self._relieve() if self.size > self._look_at else []
 
-    def take(self, clock: Clock) -> Any:
-        """The oldest event, which waits no more; `None` when there is none."""
+    def first(self, clock: Clock) -> Any:
+        """The oldest event, which goes on waiting; `None` when there is none."""
         if self._inbox:
             if not self._ready:
                 self._sort_in(merge=self.merging and self._is_behind(clock))
             elif self.merging and self._is_behind(clock):
                 self._sort_in(merge=True)
-        elif not self._ready:
-            return None
-        event = self._ready.popleft()
-        self.size -= 1
+        return self._ready[0] if self._ready else None
+
+    def take(self, event: Any) -> Any:
+        """*event*, which was `first` just now, and waits no more."""
         if self._slots and type(event) is QuoteEvent and self._slots.get(event.contract_id) is event:
             del self._slots[event.contract_id]
+        del self._ready[0]
+        self.size -= 1
         return event
 
-    def let_go(self, unless: frozenset[type], clock: Clock) -> list[Any] | None:
-        """The oldest batch, in which no policy has anything to do; it waits no more, and is not to be changed.
+    def hand_over(self, into: deque[Any], unless: frozenset[type], clock: Clock) -> bool:
+        """The oldest batch, in which no policy has anything to do, is in *into*, and waits here no more.
 
-        `None` when there is none, or when events of the types *unless* are in it.
+        False when there is none, or when events of the types *unless* are in it.
         """
         if self._ready or not self._inbox:
-            return None
+            return False
         batch = self._inbox[0]
         if (self.merging and is_late(batch[0], clock)) or not unless.isdisjoint(map(type, batch)):
-            return None
-        self._inbox.popleft()
-        self.size -= len(batch)
-        return batch
+            return False
+        left = self.size - len(batch)
+        del self._inbox[0]
+        self.size = left
+        into.extend(batch)
+        return True
 
-    def take_all(self, clock: Clock) -> list[Any]:
-        """Everything that waits, oldest first."""
+    def take_all(self, clock: Clock, most: int | None = None) -> list[Any]:
+        """Everything that waits, oldest first, at most *most* of it."""
         self._sort_in(merge=self.merging and self._is_behind(clock))
-        events, self._ready = list(self._ready), deque()
         self._slots.clear()
-        self._plain = False
-        self.size, self._look_at = 0, self._pile
+        events = list(itertools.islice(self._ready, most))
+        rest = deque(itertools.islice(self._ready, len(events), None))
+        left = len(rest)
+        look_at = max(self._pile, 2 * left)
+        self._ready, self._plain, self.size, self._look_at = rest, left > 0, left, look_at
         return events
 
     def put_back(self, events: list[Any]) -> None:
         """*events* are in front of the others."""
-        self._ready.extendleft(reversed(events))
-        self.size += len(events)
-        self._plain = True
         self._slots.clear()
+        size, backwards = self.size + len(events), reversed(events)
+        self._plain, self.size = True, size
+        self._ready.extendleft(backwards)
 
     def squeezed(self, events: list[Any]) -> tuple[list[Any], list[str]]:
         """What is left of *events*, which wait elsewhere, by the policies here; and the contracts whose books were
@@ -178,30 +186,45 @@ class Backlog:
 
     def _sort_in(self, merge: bool) -> None:
         """Move the inbox behind what is ready; with *merge*, one quote a contract is left."""
-        batches, self._inbox = self._inbox, deque()
         if not merge:
-            self._ready.extend(itertools.chain.from_iterable(batches))
-            self._plain = True
+            events, inbox = itertools.chain.from_iterable(self._inbox), deque[Any]()
+            self._inbox, self._plain = inbox, True
+            self._ready.extend(events)
             return
-        events: Iterable[Any] = itertools.chain.from_iterable(batches)
         if self._plain:
-            events = itertools.chain(self._ready, events)
-            self._ready, self._slots, self._plain = deque(), {}, False
-        ready, slots = self._ready, self._slots
-        for event in events:
-            if type(event) is not QuoteEvent:
-                ready.append(event)
-                continue
-            slot = slots.get(event.contract_id)
-            if slot is None:
-                # A copy: other queues may hold the same event.
-                slots[event.contract_id] = slot = _copied(event)
-                ready.append(slot)
+            again, ready = [list(self._ready)] if self._ready else [], deque[Any]()
+            self._ready, self._slots, self._plain = ready, {}, False
+            self._inbox.extendleft(again)
+        while self._inbox:
+            self._merge_in(self._inbox[0])
+            del self._inbox[0]
+
+    def _merge_in(self, batch: list[Any]) -> None:
+        ready, slots, done = self._ready, self._slots, 0
+        try:
+            for event in batch:
+                if type(event) is not QuoteEvent:
+                    done += 1
+                    ready.append(event)
+                    continue
+                slot = slots.get(event.contract_id)
+                if slot is None:
+                    slot = _copied(event)  # other queues may hold the same event
+                    done += 1
+                    slots[event.contract_id] = slot
+                    ready.append(slot)
+                else:
+                    slot.data = merged(slot.data, event.data)
+                    slot.received_at, slot.received_epoch = event.received_at, event.received_epoch
+                    self.merged += 1
+                    self.size -= 1
+                    done += 1
+        except BaseException:
+            if done < len(batch):
+                self._inbox[0] = batch[done:]
             else:
-                slot.data = merged(slot.data, event.data)
-                slot.received_at, slot.received_epoch = event.received_at, event.received_epoch
-                self.merged += 1
-        self.size = len(ready)
+                del self._inbox[0]
+            raise
 
 
 def is_late(event: Any, clock: Clock) -> bool:

@@ -196,28 +196,28 @@ class Link:
         Returns:
             Whether it was events, and nothing but events.
         """
+        ws = self._ws
         if self._waker.stopped:
             raise Interrupted
-        channel = self._ws.sock
-        if not self._ws.more and not self._waker.wait(channel.sock, until - self._clock.monotonic()):
+        if not ws.more and not self._waker.wait(ws.sock.sock, until - self._clock.monotonic()):
             self._empty = (self._clock.monotonic(), self._clock.epoch())
             return False
         try:
-            messages = self._ws.messages()
+            messages = ws.messages()
         except (PeerClosed, OSError, websocket.WebSocketException) as error:
             raise Ended(Ending.LOST, str(error) or type(error).__name__) from None
         except BrokenFrame as error:
             self.faults += 1
             raise Ended(Ending.LOST, f"protocol error: {error}") from None
-        if self._ws.ponged:
-            self._ws.ponged = False
+        if ws.ponged:
+            ws.ponged = False
             self.round_trip = self._clock.monotonic() - self._pinged_at
-        if self._ws.heard:
+        if ws.heard:
             # Where this program stood still, as the machine slept, it may have come long before it is read.
             self.sure = self._empty
-            self.heard_at, self.heard_epoch = self._clock.monotonic(), self._clock.epoch()
-            if not self._ws.more:
-                self._empty = (self.heard_at, self.heard_epoch)
+            self.heard_at, self.heard_epoch = heard = self._clock.monotonic(), self._clock.epoch()
+            if not ws.more:
+                self._empty = heard
         if not messages:
             return False
         found = self._protocol.receive(messages[0] if len(messages) == 1 else b"".join(messages))

@@ -5,7 +5,6 @@ over whole batches and wakes the consumer once a batch. What the policies have l
 without the lock, which is most of what an event costs.
 """
 
-import itertools
 import logging
 import queue
 import threading
@@ -59,7 +58,7 @@ class EventQueue:
         self._lock = threading.Lock()  # guards everything below
         self._backlog = Backlog(self._merging, max_trades, max_depth)
         self._arrived = Baton()
-        self._waiting = 0  # consumers
+        self._hungry = False  # whether somebody waits in `get`: what comes then need not go through the backlog
         self._reason: str | None = None
         self._failed = False
         self._books: dict[str, Book] = {}
@@ -78,13 +77,17 @@ class EventQueue:
         with self._lock:
             if self._reason is not None:
                 return
-            resets = self._backlog.put(batch)
+            self.received += len(batch)
+            resets: list[str] = []
+            if self._hungry and not self._at_hand and not self._backlog.size and _DEPTH.isdisjoint(map(type, batch)):
+                self._hungry = False
+                self._at_hand.extend(batch)
+            else:
+                resets = self._backlog.put(batch)
             if resets:  # whatever was seen of the books is among what was dropped
                 self._seen = 0
-            self.received += len(batch)
-            waiting, size = self._waiting, self._backlog.size
-        if waiting:
-            self._arrived.set()
+            size = self._backlog.size
+        self._arrived.set()
         if size > self._warn_at:
             self._warn_at = 2 * size
             _log.warning("! %d events wait for a consumer that is %.1f s behind", size, self.lag)
@@ -115,52 +118,57 @@ class EventQueue:
         """
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout is {timeout!r}; expected 0 or more seconds, or None")
-        if self._at_hand:
-            try:
-                event = self._at_hand.popleft()
-            except IndexError:  # another consumer was first
-                pass
-            else:
-                if self._merging and type(event) is QuoteEvent and is_late(event, self._clock):
-                    self._recall([event])
-                else:
-                    return event
-        return self._next(block, timeout)
-
-    def _next(self, block: bool, timeout: float | None) -> Any:
-        """The oldest event that waits, once there is one."""
+        event: Any = None
         end: float | None = None
         while True:
-            with self._lock:
-                event = self._take()
-                if event is not None:
-                    return event
-                self._refuse_ended()
-                now = self._clock.monotonic()
-                if end is None:
-                    end = now if not block else FOREVER if timeout is None else now + timeout
-                if now >= end:
-                    raise queue.Empty
-                self._waiting += 1
-                self._arrived.clear()
-            self._wait(end, now)
+            if self._at_hand:
+                try:
+                    event = self._at_hand[0]  # known before it is gone, because a Ctrl-C comes after `popleft`
+                    event = self._at_hand.popleft()
+                    if not (self._merging and type(event) is QuoteEvent and is_late(event, self._clock)):
+                        return event
+                    self._recall([event])
+                except IndexError:  # another consumer was first
+                    pass
+                except BaseException:
+                    self._recall([event])
+                    raise
+            event, end = self._next(block, timeout, end)
+            if event is not None:
+                return event
 
-    def _take(self) -> Any:
-        """The oldest event, and those that came with it are at hand; `None` when there is none."""
+    def _next(self, block: bool, timeout: float | None, end: float | None) -> tuple[QuoteEvent | None, float | None]:
+        """A quote, be it late; `None` when something else may be at hand. And until when there is patience."""
+        with self._lock:
+            self._recalled([])  # another consumer filled it
+            quote = self._let_go()
+            if quote is not None or self._at_hand:
+                return quote, end
+            self._refuse_ended()
+            now = self._clock.monotonic()
+            if end is None:
+                end = now if not block else FOREVER if timeout is None else now + timeout
+            if now >= end:
+                raise queue.Empty
+            self._hungry = True
+            self._arrived.clear()
+        self._wait(end, now)
+        return None, end
+
+    def _let_go(self) -> QuoteEvent | None:
+        """The oldest events, as far as no policy holds them, are at hand; but a quote, which may be late, is here."""
         assert self._lock.locked()
-        if self._at_hand:  # another consumer filled it
-            self._recalled([])
-        batch = self._backlog.let_go(_DEPTH, self._clock)
-        if batch is None:
-            event = self._backlog.take(self._clock)
-        else:
-            event = batch[0]
-            self._at_hand.extend(itertools.islice(batch, 1, None))
-        if type(event) in _DEPTH:
-            self._note(event)
-        if self._waiting and (self._at_hand or self._backlog.size):
-            self._arrived.set()  # another consumer waits, and may have missed its turn
-        return event
+        quote = None
+        if not self._backlog.hand_over(self._at_hand, _DEPTH, self._clock):
+            event = self._backlog.first(self._clock)
+            if type(event) is QuoteEvent:
+                quote = self._backlog.take(event)
+            elif event is not None:
+                self._note(event)
+                self._at_hand.append(self._backlog.take(event))
+        if self._at_hand or self._backlog.size:
+            self._arrived.set()  # another consumer may wait, and have missed its turn
+        return quote
 
     def _recall(self, taken: list[Any]) -> None:
         with self._lock:
@@ -169,24 +177,31 @@ class EventQueue:
     def _recalled(self, taken: list[Any]) -> None:
         """*taken*, and after it what is at hand, wait in the backlog again, in front of all others."""
         assert self._lock.locked()
-        while self._at_hand:
-            try:
-                taken.append(self._at_hand.popleft())
-            except IndexError:  # a consumer took the last one meanwhile
-                break
-        if taken:
-            self._backlog.put_back(taken)
+        hand = self._at_hand
+        try:
+            while hand:
+                try:
+                    event = hand[0]
+                    del hand[0]
+                except IndexError:  # a consumer took the last one meanwhile
+                    break
+                taken += [event]
+            if taken:
+                seen = self._seen + sum(type(event) in _DEPTH for event in taken)  # each has changed its book
+                self._backlog.put_back(taken)
+                self._seen = seen
+        except BaseException:
+            if taken and self._backlog.oldest() is not taken[0]:
+                hand.extendleft(reversed(taken))
+            raise
 
     def _wait(self, end: float, now: float) -> None:
-        """Something arrived, or it is *end*. The caller has entered itself as waiting, under the lock."""
+        """Something arrived, or it is *end*. The caller has seen, under the lock, that nothing waits."""
         try:
             self._clock.wait(self._arrived, None if end == FOREVER else end - now)
         except BaseException:
             self._arrived.set()  # the interrupted one may have been woken for it; another can still take what came
             raise
-        finally:
-            with self._lock:
-                self._waiting -= 1
 
     def get_nowait(self) -> Any:
         """The oldest event that waits; raises `queue.Empty` when there is none."""
@@ -204,30 +219,32 @@ class EventQueue:
         """
         end = self._clock.monotonic() + timeout
         while True:
-            with self._lock:
-                now = self._clock.monotonic()
-                self._recalled([])
-                if self._backlog.size:
-                    return self._take_many(max)
-                self._refuse_ended()
-                if now >= end:
-                    return []
-                self._waiting += 1
-                self._arrived.clear()
+            events: list[Any] = []
+            try:
+                with self._lock:
+                    self._recalled([])
+                    if self._backlog.size:
+                        events = self._backlog.take_all(self._clock, max)
+                        self._noted(events)
+                        return events
+                    self._refuse_ended()
+                    now = self._clock.monotonic()
+                    if now >= end:
+                        return []
+                    self._hungry = False  # what is taken all at once is in the backlog
+                    self._arrived.clear()
+            except KeyboardInterrupt:
+                self._recall(events)
+                raise
             self._wait(end, now)
 
-    def _take_many(self, most: int | None) -> list[Any]:
+    def _noted(self, events: list[Any]) -> None:
         assert self._lock.locked()
-        events = self._backlog.take_all(self._clock)
-        if most is not None and most < len(events):
-            self._backlog.put_back(events[most:])
-            del events[most:]
-            if self._waiting:  # another consumer slept through what is left
-                self._arrived.set()
+        if self._backlog.size:
+            self._arrived.set()  # another consumer may have slept through what is left
         if not _DEPTH.isdisjoint(map(type, events)):
             for event in events:
                 self._note(event)
-        return events
 
     def wait_for(self, predicate: Callable[[Any], bool], timeout: float | None = None) -> Any:
         """The first event for which *predicate* is true. The others stay, in their order, for `get`.
@@ -250,7 +267,6 @@ class EventQueue:
                     aside = self._squeezed(aside)
         finally:
             with self._lock:
-                self._seen += sum(type(event) in _DEPTH for event in aside)
                 self._recalled(aside)
             self._arrived.set()  # another consumer may have found nothing meanwhile
 
@@ -356,7 +372,7 @@ class EventQueue:
 
     def forked(self) -> None:
         """In a child process: what was here can still be taken; no more will come."""
-        self._lock, self._arrived, self._waiting = threading.Lock(), Baton(), 0
+        self._lock, self._arrived = threading.Lock(), Baton()
         self._on_close = None
         self.finish(REASON, failed=True)
 

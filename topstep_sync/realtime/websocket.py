@@ -88,9 +88,14 @@ class BufferedWebSocket(websocket.WebSocket):
         data = channel.ahead or channel.read()
         channel.ahead = b""
         self.heard, self.more = bool(data), channel.more
-        if data:
-            self._buffer = self._buffer + data if self._buffer else data
         found: list[bytes] = []
+        if data:
+            if not self._buffer and self._parts is None:
+                at = _plain_messages(data, found.append)
+                if at == len(data):  # nearly always
+                    return found
+                data = data[at:]
+            self._buffer += data
         try:
             self._parse(found)
         except (PeerClosed, BrokenFrame, OSError, websocket.WebSocketException) as error:

@@ -410,6 +410,49 @@ def test_drain_leaves_the_rest_to_whoever_waits() -> None:
         assert [1, 2] == sorted(event.data for event in got)
 
 
+def test_whoever_comes_second_at_what_is_at_hand_takes_the_next() -> None:
+    """A consumer that lets a batch go, and finds that another has taken it all, does not sleep beside the next one."""
+    events = EventQueue()
+    events.put([note(1, SYSTEM_CLOCK.monotonic())])
+    events.put([note(2, SYSTEM_CLOCK.monotonic())])
+    let_go, stolen = events._let_go, []
+
+    def robbed() -> Any:
+        quote = let_go()
+        if not stolen:
+            stolen.append(events._at_hand.popleft())
+        return quote
+
+    events._let_go = robbed  # type: ignore[method-assign]
+    assert ("2", ["1"]) == (events.get(timeout=5.0).state, [event.state for event in stolen])
+
+
+def test_consumers_that_share_a_queue_take_everything_once() -> None:
+    """Thirty-two threads that get and drain by turns, and wait in between, miss nothing and share nothing."""
+    events = EventQueue()
+    taken: list[list[int]] = [[] for _ in range(32)]
+
+    def take(mine: list[int], get: bool) -> None:
+        with contextlib.suppress(StreamError):
+            while True:
+                mine.extend(e.data for e in ([events.get()] if get else events.drain(3, timeout=5.0)))
+
+    threads = [threading.Thread(target=take, args=(mine, at % 3 > 0)) for at, mine in enumerate(taken)]
+    for thread in threads:
+        thread.start()
+    numbers = itertools.count()
+    for size in itertools.islice(itertools.cycle([1, 2, 7, 1, 40]), 1000):
+        now = SYSTEM_CLOCK.monotonic()
+        events.put([OrderEvent(data=next(numbers), received_at=now) for _ in range(size)])  # type: ignore[arg-type]
+        if size == 40:
+            assert soon(lambda: events.empty())  # so that they all wait now and then
+    events.finish("the end")
+    for thread in threads:
+        thread.join(10.0)
+    assert list(range(next(numbers))) == sorted(itertools.chain.from_iterable(taken))
+    assert all(mine == sorted(mine) for mine in taken)
+
+
 def test_drain_waits_for_the_first_event_only() -> None:
     """With a timeout, drain returns as soon as something is there, or empty-handed in time."""
     clock = ManualClock(auto=True)

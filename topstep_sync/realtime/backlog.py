@@ -89,11 +89,17 @@ class Backlog:
     def take_all(self, clock: Clock, most: int | None = None) -> list[Any]:
         """Everything that waits, oldest first, at most *most* of it."""
         self._sort_in(merge=self.merging and self._is_behind(clock))
-        self._slots.clear()
-        events = list(itertools.islice(self._ready, most))
-        rest = deque(itertools.islice(self._ready, len(events), None))
-        left = len(rest)
-        look_at = max(self._pile, 2 * left)
+        if self._slots:
+            self._slots.clear()
+        events: list[Any]
+        rest: deque[Any]
+        look_at, left = self._pile, 0
+        if most is None or most >= len(self._ready):
+            events, rest = list(self._ready), deque()
+        else:
+            events, rest = list(itertools.islice(self._ready, most)), deque(itertools.islice(self._ready, most, None))
+            left = len(rest)
+            look_at = max(look_at, 2 * left)
         self._ready, self._plain, self.size, self._look_at = rest, left > 0, left, look_at
         return events
 
@@ -187,12 +193,14 @@ class Backlog:
     def _sort_in(self, merge: bool) -> None:
         """Move the inbox behind what is ready; with *merge*, one quote a contract is left."""
         if not merge:
-            events, inbox = itertools.chain.from_iterable(self._inbox), deque[Any]()
+            inbox: deque[list[Any]] = deque()
+            events = itertools.chain.from_iterable(self._inbox)
             self._inbox, self._plain = inbox, True
             self._ready.extend(events)
             return
         if self._plain:
-            again, ready = [list(self._ready)] if self._ready else [], deque[Any]()
+            again = [list(self._ready)] if self._ready else []
+            ready: deque[Any] = deque()
             self._ready, self._slots, self._plain = ready, {}, False
             self._inbox.extendleft(again)
         while self._inbox:

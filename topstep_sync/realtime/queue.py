@@ -118,13 +118,12 @@ class EventQueue:
         """
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout is {timeout!r}; expected 0 or more seconds, or None")
-        event: Any = None
-        end: float | None = None
+        hand, end = self._at_hand, None
         while True:
-            if self._at_hand:
+            if hand:
                 try:
-                    event = self._at_hand[0]  # known before it is gone, because a Ctrl-C comes after `popleft`
-                    event = self._at_hand.popleft()
+                    event = hand[0]  # known before it is gone, because a Ctrl-C comes after `popleft`
+                    event = hand.popleft()
                     if not (self._merging and type(event) is QuoteEvent and is_late(event, self._clock)):
                         return event
                     self._recall([event])
@@ -140,9 +139,10 @@ class EventQueue:
     def _next(self, block: bool, timeout: float | None, end: float | None) -> tuple[QuoteEvent | None, float | None]:
         """A quote, be it late; `None` when something else may be at hand. And until when there is patience."""
         with self._lock:
-            self._recalled([])  # another consumer filled it
+            if self._at_hand:  # another consumer filled it
+                self._recalled([])
             quote = self._let_go()
-            if quote is not None or self._at_hand:
+            if quote is not None or self._at_hand or self._backlog.size:  # others take what is at hand meanwhile
                 return quote, end
             self._refuse_ended()
             now = self._clock.monotonic()
@@ -222,10 +222,14 @@ class EventQueue:
             events: list[Any] = []
             try:
                 with self._lock:
-                    self._recalled([])
+                    if self._at_hand:
+                        self._recalled([])
                     if self._backlog.size:
                         events = self._backlog.take_all(self._clock, max)
-                        self._noted(events)
+                        if not _DEPTH.isdisjoint(map(type, events)):
+                            self._noted(events)
+                        if self._backlog.size:
+                            self._arrived.set()  # another consumer may have slept through what is left
                         return events
                     self._refuse_ended()
                     now = self._clock.monotonic()
@@ -239,12 +243,8 @@ class EventQueue:
             self._wait(end, now)
 
     def _noted(self, events: list[Any]) -> None:
-        assert self._lock.locked()
-        if self._backlog.size:
-            self._arrived.set()  # another consumer may have slept through what is left
-        if not _DEPTH.isdisjoint(map(type, events)):
-            for event in events:
-                self._note(event)
+        for event in events:
+            self._note(event)
 
     def wait_for(self, predicate: Callable[[Any], bool], timeout: float | None = None) -> Any:
         """The first event for which *predicate* is true. The others stay, in their order, for `get`.

@@ -488,7 +488,7 @@ class Watched(Desk):
 @pytest.mark.parametrize("action", [Watched.place, Watched.grow])
 def test_the_guard_counts_nothing_for_ever_after_a_ctrl_c(action: Callable[[Watched], Any]) -> None:
     """Whenever an order or a change is interrupted, its claim ends; a change that may come counts until the next."""
-    for desk, where in interrupted_everywhere(Watched, action, ("topstep_sync.api", "contextlib")):
+    for desk, where in interrupted_everywhere(Watched, action, ("topstep_sync.api.guard", "contextlib")):
         claims, adrift, readings = desk.claims()
         assert (0, 0) == (claims, readings), where
         if adrift:

@@ -65,8 +65,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     def shown(self, orders: Iterable[Order], *, ended: bool = False) -> bool:
         """Whether the gateway's *orders* are told of it: the working ones, or with *ended* all that began of late."""
         if self.order_id:  # one that works no more has no size that may come
-            return not ended and not any(order.id == self.order_id and order.size < self.size for order in orders)
-        return any(order.custom_tag == self.tag and not (ended and order.status.working) for order in orders)
+            return not ended and self.order_id not in {order.id for order in orders if order.size < self.size}
+        return self.tag in {order.custom_tag for order in orders if not (ended and order.status.working)}
 
     @classmethod
     def of(cls, request: PlaceOrder) -> "Claim":
@@ -297,7 +297,7 @@ class Guard:
             with self._lock:
                 del self._readings[id(missed)]
                 self._kept = [k for k in self._kept if k not in kept or k in unseen]
-                waiting = (k.claim for k in unseen)
+                waiting = [k.claim for k in unseen]
                 others = [other for other in (*lost, *missed, *waiting, *self._claims) if claim.beside(other)]
                 refusal = self._refusal(claim, rule, held, others)
                 if refusal is None:
@@ -311,7 +311,7 @@ class Guard:
 
     def _unseen(self, account_id: int, kept: list[Kept]) -> list[Kept]:
         """Those of *kept*, which no working order is, that have not ended either, as far as the gateway shows."""
-        if not any(k.claim.tag for k in kept):
+        if not [k for k in kept if k.claim.tag]:
             return kept
         try:
             recent = list(self._recent(account_id, min(k.at for k in kept)))
@@ -324,14 +324,15 @@ class Guard:
         """*claims* count no more for whoever begins to look now, but for *adrift*; *keep* does until it is shown."""
         now = self._clock.monotonic()
         fresh = [] if keep is None else [Kept(keep, self._clock.epoch(), now + SHOWN)]
+        over = {id(claim) for claim in claims}
         with self._lock:  # in this order, so that it can be done again after a Ctrl-C
-            gone = [c for c in self._claims if c is not adrift and any(c is claim for claim in claims)]
+            gone = [c for c in self._claims if id(c) in over and c is not adrift]
             for missed in self._readings.values():
                 missed.extend(gone)
-            self._claims = [c for c in self._claims if not any(c is other for other in gone)]
-            left = [c for c in self._adrift if not any(c is claim for claim in (*claims, adrift))]
+            self._claims = [c for c in self._claims if id(c) not in over or c is adrift]
+            left = [c for c in self._adrift if id(c) not in over]
             self._adrift = left if adrift is None else [*left, adrift]
-            kept = [k for k in self._kept if k.until > now and not any(k.claim is claim for claim in claims)]
+            kept = [k for k in self._kept if k.until > now and id(k.claim) not in over]
             self._kept = [*kept, *fresh]
 
     def _refusal(self, claim: Claim, rule: str | None, held: Holdings, others: list[Claim]) -> str | None:

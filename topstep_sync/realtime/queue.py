@@ -179,13 +179,10 @@ class EventQueue:
         assert self._lock.locked()
         hand = self._at_hand
         try:
-            while hand:
-                try:
-                    event = hand[0]
-                    del hand[0]
-                except IndexError:  # a consumer took the last one meanwhile
-                    break
-                taken += [event]
+            try:  # noqa: SIM105 - `suppress` is Python, in which a Ctrl-C could come
+                taken.extend(iter(hand.popleft, None))  # all in one step, though others may take some meanwhile
+            except IndexError:  # it has no other end
+                pass
             if taken:
                 seen = self._seen + sum(type(event) in _DEPTH for event in taken)  # each has changed its book
                 self._backlog.put_back(taken)

@@ -493,6 +493,18 @@ def test_a_tag_of_ones_own_that_is_taken_by_this_very_order(model: GatewayModel,
     assert placed == rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
 
 
+def test_a_rejected_order_that_is_heard_of_between_failed_looks_has_used_the_tag_up(
+    model: GatewayModel, rooms: Rooms
+) -> None:
+    """A look-up that failed before the hub told of the order does not make it this one: no order works."""
+    model.reject, model.hub_open = (2, "whatever"), True
+    model.faults = {"Order/place": ["taken"], "Order/search": ["500"] * 9, "Order/searchOpen": ["500"] * 9}
+    model.late.append((model.clock.monotonic() + 1.0, lambda: model.put(next(iter(model.orders.values())))))
+    with pytest.raises(errors.DuplicateCustomTag) as caught:
+        rooms.orders.buy(ACCOUNT, MNQ.id, 1, custom_tag="entry-1")
+    assert [caught.value.order_id] == list(model.orders)
+
+
 @pytest.mark.parametrize("older", [0.0, 60.0, 3600.0])
 def test_a_tag_of_ones_own_that_another_order_has(model: GatewayModel, rooms: Rooms, older: float) -> None:
     """An earlier order, or one of other terms, is not this one; the error names it where a look finds it."""

@@ -257,6 +257,7 @@ class Placer:
         for delay in delays:
             order = ears.hear(delay, sought.hears)
             if order is not None:
+                failed = None  # whatever failed before, it is known now
                 break
             if ears.closed.is_set():  # whatever the looks before it said, the horizon was not reached
                 failed = SessionClosed("the session was closed during the look-up")

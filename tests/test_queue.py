@@ -453,6 +453,15 @@ def test_consumers_that_share_a_queue_take_everything_once() -> None:
     assert all(mine == sorted(mine) for mine in taken)
 
 
+def test_drain_refuses_less_than_nothing() -> None:
+    """A negative number of events is refused, and nothing is taken; none at all is a number like others."""
+    events = EventQueue()
+    events.put([order(1)])
+    with pytest.raises(ValueError, match=r"max is -1; expected 0 or more events, or None"):
+        events.drain(-1)
+    assert ([], [1]) == (events.drain(0), [event.data for event in events.drain()])
+
+
 def test_drain_waits_for_the_first_event_only() -> None:
     """With a timeout, drain returns as soon as something is there, or empty-handed in time."""
     clock = ManualClock(auto=True)

@@ -85,7 +85,6 @@ class Placer:
             timeout: seconds for one attempt.
         """
         outcome: PlacedOrder | BaseException | None = None
-        failure: BaseException | None = None
         try:
             entry = self._ledger.board(new)
             while entry is not new:
@@ -105,12 +104,12 @@ class Placer:
             assert outcome is not None, "an attempt without an error has left its order"
             return outcome
         except BaseException as error:
-            outcome = failure = error
+            outcome = error
             raise
         finally:
             try:
-                if failure is not None:
-                    self._abandon(new, failure)
+                if isinstance(outcome, BaseException):
+                    self._abandon(new, outcome)
                 self._ledger.land(new, outcome)
             except BaseException as error:  # a Ctrl-C at this very moment; whoever has joined waits for the landing
                 self._abandon(new, error)

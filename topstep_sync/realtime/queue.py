@@ -214,6 +214,8 @@ class EventQueue:
         Raises:
             StreamError: as `get`, once the queue has ended and all was taken.
         """
+        if max is not None and max < 0:
+            raise ValueError(f"max is {max!r}; expected 0 or more events, or None")
         end = self._clock.monotonic() + timeout
         while True:
             events: list[Any] = []
@@ -234,8 +236,9 @@ class EventQueue:
                         return []
                     self._hungry = False  # what is taken all at once is in the backlog
                     self._arrived.clear()
-            except KeyboardInterrupt:
-                self._recall(events)
+            except BaseException:  # a Ctrl-C, or whatever else a signal's handler raises
+                if events:
+                    self._recall(events)
                 raise
             self._wait(end, now)
 

@@ -275,3 +275,27 @@ def test_the_handshake_is_given_up_by_the_clock(hub: RudeHub, held: Callable[...
     made.shaken()
     assert 1 == made.manager.faults
     assert made.heard.empty()
+
+
+def test_a_callback_that_fails_ends_neither_the_connection_nor_another_call(
+    hub: RudeHub, held: Callable[..., Held], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What takes an item, or hears of the end of a call, may raise: the stream goes on, and every call still ends."""
+    made = held()
+    peer = made.shaken()
+    streaming = made.manager.start_call("Counter", on_item=lambda item: 1 // item)
+    peer.send(record(type=2, invocationId=peer.read_call()["invocationId"], item=0))
+    asked = made.manager.start_call("Ask", on_done=lambda call: 1 // 0)
+    peer.send(record(type=3, invocationId=peer.read_call()["invocationId"], result=5))
+    assert 5 == made.manager.result(asked)
+    first = made.manager.start_call("Never", on_done=lambda call: 1 // 0)
+    others = [made.manager.start_call("Neither") for _ in range(2)]
+    for _ in range(3):
+        peer.read_call()
+    peer.rst()
+    for call_made in (streaming, first, *others):
+        with pytest.raises(ConnectionLost):
+            made.manager.result(call_made)
+    made.shaken()
+    assert made.manager.state is State.CONNECTED
+    assert 3 == sum("a callback of the call of" in line.getMessage() for line in caplog.records)

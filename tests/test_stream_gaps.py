@@ -14,8 +14,8 @@ from topstep_sync.clock import ManualClock
 from topstep_sync.errors import ConnectionLost
 from topstep_sync.events import ConnectionEvent, Reconnected, TradeEvent
 from topstep_sync.models import Position, Trade
+from topstep_sync.realtime.calls import Call, Outbox
 from topstep_sync.realtime.lifecycle import State
-from topstep_sync.realtime.link import Call, Outbox
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.reconcile import Snapshot
 from topstep_sync.realtime.subscriptions import Subscriptions, Want

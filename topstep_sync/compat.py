@@ -30,9 +30,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from topstep_sync.errors import AuthenticationError, ConnectionLost, MissingExtra, StreamError
+from topstep_sync.realtime.calls import Call
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.lifecycle import State
-from topstep_sync.realtime.link import Call
 
 try:
     from signalrcore.hub.base_hub_connection import BaseHubConnection, InvocationResult

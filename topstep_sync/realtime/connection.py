@@ -19,11 +19,11 @@ from topstep_sync.checks import checked_url
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.config import USER_HUB_URL, Config, StreamConfig
 from topstep_sync.errors import ConnectionLost, StreamError, StreamFailed
-from topstep_sync.realtime import signalr
+from topstep_sync.realtime import calls, signalr
 from topstep_sync.realtime.dialing import Dialer
 from topstep_sync.realtime.forks import REASON, survive
 from topstep_sync.realtime.lifecycle import Event, Schedule, State, after_logout, step
-from topstep_sync.realtime.link import Call, Ended, Link, Outbox, Sink
+from topstep_sync.realtime.link import Ended, Link, Sink
 from topstep_sync.realtime.router import CallbackSink
 from topstep_sync.realtime.subscriptions import Subscriptions, Want
 from topstep_sync.realtime.tokens import token_source
@@ -76,7 +76,7 @@ class SignalRConnectionManager:
         self._dialer = Dialer(url, name, token_source(token_manager), self.config, clock, tls, headers or {}, bearer_in)
         self._callbacks = CallbackSink(event_router, f"topstep-{name}-callbacks", clock) if sink is None else None
         self._sink: Sink = sink or self._callbacks  # type: ignore[assignment]
-        self.subscriptions, self._outbox = Subscriptions(), Outbox()
+        self.subscriptions, self._outbox = Subscriptions(), calls.Outbox()
         self._lock = threading.Lock()  # one start or stop at a time: thread, waker; held while the thread ends
         self._waker: Waker | None = None
         self._thread: threading.Thread | None = None
@@ -234,21 +234,21 @@ class SignalRConnectionManager:
         """
         return self.result(self.start_call(target, *arguments, timeout=timeout))
 
-    def start_call(self, target: str, *arguments: Any, timeout: float | None = None, **options: Any) -> Call:
-        """A call on its way; *options* are those of `Call`. With `on_item`, a streaming call."""
+    def start_call(self, target: str, *arguments: Any, timeout: float | None = None, **options: Any) -> calls.Call:
+        """A call on its way; *options* are those of `calls.Call`. With `on_item`, a streaming call."""
         if threading.current_thread() is self._thread:
             raise StreamError("the connection's own thread cannot wait for itself")
         signalr.invocation(target, arguments)  # what cannot be sent is refused here, not on the owner's thread
         self._require()
         limit = self.config.invoke_timeout if timeout is None else timeout
-        call = Call(target, arguments, self._clock.monotonic() + limit, **options)
+        call = calls.Call(target, arguments, self._clock.monotonic() + limit, **options)
         self._outbox.calls.append(call)
         self.wake()
         if self._link is None:
             self._outbox.fail(self._lost())
         return call
 
-    def result(self, call: Call) -> Any:
+    def result(self, call: calls.Call) -> Any:
         """The answer to *call*, once it is there; raises as `invoke` does."""
         try:
             self._clock.wait(call.done, None)
@@ -259,7 +259,7 @@ class SignalRConnectionManager:
             raise call.error
         return call.result
 
-    def cancel(self, call: Call) -> None:
+    def cancel(self, call: calls.Call) -> None:
         """Nobody waits for *call* any more."""
         self._outbox.cancelled.append(call)
         self.wake()
@@ -373,7 +373,7 @@ class SignalRConnectionManager:
     def forked(self) -> None:
         """In a child process: the thread is not here, and the connection is the parent's."""
         self._lock, self._settled = threading.Lock(), threading.Event()
-        self._outbox, self.subscriptions = Outbox(), Subscriptions()
+        self._outbox, self.subscriptions = calls.Outbox(), Subscriptions()
         link, self._link, self._thread = self._link, None, None
         waker, self._waker = self._waker, None
         self._state, self._reason = State.DISCONNECTED, REASON

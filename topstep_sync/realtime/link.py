@@ -6,8 +6,6 @@ has arrived. Other threads only append to the outbox and wake the owner.
 """
 
 import logging
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -15,8 +13,9 @@ import websocket
 
 from topstep_sync.clock import FOREVER, Clock
 from topstep_sync.config import StreamConfig
-from topstep_sync.errors import ConnectionLost, Fate, HubError, StreamError
+from topstep_sync.errors import ConnectionLost, Fate, HubError
 from topstep_sync.realtime import signalr
+from topstep_sync.realtime.calls import Call, Outbox
 from topstep_sync.realtime.lifecycle import Ending, State
 from topstep_sync.realtime.subscriptions import Step, Subscriptions
 from topstep_sync.realtime.waker import Interrupted, Waker
@@ -65,65 +64,12 @@ class Sink(Protocol):
         ...
 
 
-class Call:
-    """A call on its way; made by any thread, answered by the owner."""
-
-    def __init__(
-        self,
-        target: str,
-        arguments: tuple[Any, ...],
-        at: float,
-        *,
-        on_item: Callable[[Any], None] | None = None,
-        on_done: "Callable[[Call], None] | None" = None,
-        key: str | None = None,
-    ) -> None:
-        self.target = target
-        self.arguments = arguments
-        self.at = at
-        """By when it must be answered, on the monotonic clock."""
-        self.on_item = on_item
-        """Takes the items of a streaming call, on the owner's thread."""
-        self.on_done = on_done
-        """Called once with this call when it has ended, on the thread that ends it."""
-        self.key = key
-        """Its id on the wire, where the caller chooses it."""
-        self.done = threading.Event()
-        self.result: Any = None
-        self.error: StreamError | None = None
-
-    def finish(self, result: Any = None, error: StreamError | None = None) -> None:
-        self.result, self.error = result, error
-        self.done.set()
-        if self.on_done is not None:
-            self.on_done(self)
-
-
 class _Pending(NamedTuple):
     """A call that was sent and waits for its answer."""
 
     call: Call | Step
     sent: float
     at: float  # by when the answer must be here
-
-
-class Outbox:
-    """What other threads want of the owner; appending is atomic."""
-
-    def __init__(self) -> None:
-        self.texts: deque[str] = deque()
-        self.calls: deque[Call] = deque()
-        self.cancelled: deque[Call] = deque()
-
-    def fail(self, error: StreamError) -> None:
-        """Nothing in here is sent any more; who waits is told *error*."""
-        self.texts.clear()
-        while self.calls:
-            try:
-                call = self.calls.popleft()
-            except IndexError:  # who calls and who owns may both be here, and one was quicker
-                return
-            call.finish(error=error)
 
 
 class Link:
@@ -250,8 +196,8 @@ class Link:
             return  # given up, or never ours
         call = pending.call
         if isinstance(message, signalr.StreamItem):
-            if isinstance(call, Call) and call.on_item is not None:
-                call.on_item(message.item)
+            if isinstance(call, Call):
+                call.take(message.item)
             return
         del self._pending[message.invocation_id]
         self.round_trip = self.heard_at - pending.sent

@@ -1,7 +1,8 @@
-"""A Ctrl-C at every moment at which the interpreter would notice one, one after the other, instead of at random ones.
+"""A signal at every moment at which the interpreter would notice one, one after the other, instead of at random ones.
 
 CPython looks at signals when a function begins, after a call, and at the end of a loop's body; nowhere else. A tracer
-sees every instruction, so it can raise at exactly these moments; once, as the interpreter then ends the tracing.
+sees every instruction, so at exactly these moments it can do what a signal's handler would: raise, as Ctrl-C's does, or
+call something of ours, as one does that closes the session. Once, as the interpreter ends the tracing when it raises.
 """
 
 import contextlib
@@ -50,20 +51,27 @@ def handler(code: CodeType, offset: int) -> int | None:
     return next((entry.target for entry in _handlers(code) if entry.start <= offset < entry.end), None)
 
 
+def ctrl_c() -> None:
+    """What Python's own handler of SIGINT does."""
+    raise KeyboardInterrupt
+
+
 class Interruption:
-    """Raises `KeyboardInterrupt` at the moment *number*, counted from 1, of what runs in the block.
+    """Runs *signal* at the moment *number*, counted from 1, of what runs in the block.
 
     Args:
         within: beginnings of the names of modules whose moments count; those of others are as good as their callers'.
+        signal: what the handler does; it is not traced.
     """
 
-    def __init__(self, number: int, within: tuple[str, ...] = ("",)) -> None:
+    def __init__(self, number: int, within: tuple[str, ...] = ("",), signal: Callable[[], object] = ctrl_c) -> None:
         self._left = number
         self._within = within
+        self._signal = signal
         self._last: dict[FrameType, int] = {}  # the instruction that each frame was at
         self._spared: set[FrameType] = set()
         self.where = ""
-        """Where it was raised."""
+        """Where that was."""
 
     def __enter__(self) -> "Interruption":
         self._before = sys.gettrace()
@@ -107,7 +115,7 @@ class Interruption:
                 self._left -= 1
                 if self._left == 0:
                     self.where = f"{code.co_qualname}:{frame.f_lineno}"
-                    raise KeyboardInterrupt
+                    self._signal()
         return self._step
 
 
@@ -123,6 +131,35 @@ def interrupted_everywhere(
         interruption = Interruption(number, within)
         with contextlib.suppress(KeyboardInterrupt), interruption:
             action(thing)
+        yield thing, interruption.where
+        if not interruption.where:
+            return
+
+
+def called_everywhere(
+    prepare: Callable[[], T],
+    action: Callable[[T], object],
+    signal: Callable[[T], object],
+    within: tuple[str, ...] = ("",),
+    timeout: float = 20.0,
+) -> Iterator[tuple[T, str]]:
+    """The same where the handler calls *signal* on what *prepare* made; it may raise too, and what it raises is lost.
+
+    Raises:
+        TimeoutError: the action, or the handler in it, hangs.
+    """
+
+    def act(thing: T, interruption: Interruption) -> None:
+        with contextlib.suppress(BaseException), interruption:
+            action(thing)
+
+    for number in itertools.count(1):
+        thing = prepare()
+        interruption = Interruption(number, within, functools.partial(signal, thing))
+        try:
+            elsewhere(functools.partial(act, thing, interruption), timeout)
+        except TimeoutError:
+            raise TimeoutError(f"a handler that was called at {interruption.where} hangs") from None
         yield thing, interruption.where
         if not interruption.where:
             return

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 from gateway_model import ACCOUNT, MNQ, GatewayModel
-from interruptions import elsewhere, interrupted_everywhere, is_free
+from interruptions import called_everywhere, elsewhere, interrupted_everywhere, is_free
 from rude_hub import soon
 from token_fakes import DAY, FakeService
 
@@ -36,6 +36,31 @@ from topstep_sync.http.watch import Watch
 from topstep_sync.models import Order, Token
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.redact import Secret
+
+##################################################### the tool #####################################################
+
+
+class Locked:
+    """Something with a lock, of a kind that a handler in the same thread may or may not take again."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+        self.count = 0
+
+    def add(self) -> None:
+        with self.lock:
+            more = len("x")
+            self.count += more
+
+
+def test_a_handler_that_is_called_everywhere_finds_a_lock_that_hangs() -> None:
+    """It runs at every moment, within the lock too: a plain lock hangs there, and one that knows its thread does not."""
+    counts = [thing.count for thing, _ in called_everywhere(lambda: Locked(threading.RLock()), Locked.add, Locked.add)]
+    assert [2] * (len(counts) - 1) + [1] == counts
+    assert len(counts) > 2
+    with pytest.raises(TimeoutError, match=r"called at Locked\.add:\d+ hangs"):
+        list(called_everywhere(lambda: Locked(threading.Lock()), Locked.add, Locked.add, timeout=0.2))
+
 
 SOON = {"login_cooldown_seconds": 0.0, "backoff_seconds": (0.01,)}
 

@@ -54,8 +54,9 @@ class Locked:
 
 
 def test_a_handler_that_is_called_everywhere_finds_a_lock_that_hangs() -> None:
-    """It runs at every moment, within the lock too: a plain lock hangs there, and one that knows its thread does not."""
-    counts = [thing.count for thing, _ in called_everywhere(lambda: Locked(threading.RLock()), Locked.add, Locked.add)]
+    """It runs at every moment, within the lock too: a plain lock hangs there, one that knows its thread does not."""
+    calls = called_everywhere(lambda: Locked(threading.RLock()), Locked.add, Locked.add)
+    counts = [locked.count for locked, _ in calls]
     assert [2] * (len(counts) - 1) + [1] == counts
     assert len(counts) > 2
     with pytest.raises(TimeoutError, match=r"called at Locked\.add:\d+ hangs"):

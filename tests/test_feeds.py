@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_wire import ORDER
 
 from topstep_sync.clock import ManualClock
 from topstep_sync.events import SessionConflict
@@ -20,7 +21,9 @@ ODD = [
     None, True, False, 0, -1, 2**31, 2**63, 2**64, 10**400, 1.5, -0.0, 1e308, "", "x", "1", "1.5", "NaN", "\x1e",
     "\ud800",
     "2026-08-03T13:31:31.348+00:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+00:00", "0001-01-01T00:00:00+14:00",
+    "2026-08-03T13:31:31.348", "0001-01-01T00:00:00", "9999-12-31T23:59:59.9999999", "0001-01-01T00:00:00.0000001",
     [], {}, [[]], {"data": {}}, {"action": 9, "data": {}}, "[]", "{", '{"id":1}',
+    "[" * 5_000, "[" * 400 + "]" * 400, json.loads("[" * 400 + "]" * 400), '{"data":' * 5_000,
 ]  # fmt: skip
 
 
@@ -87,6 +90,56 @@ def test_no_payload_harms_a_feed(count: int, seed: int, caplog: pytest.LogCaptur
         ("user", "GatewayUserTrade", [trade]),
     ):
         assert 1 == len(fed.take(hub, target, sound))
+
+
+def test_whatever_goes_wrong_with_one_event_is_told_and_passed(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug of ours in taking an event in costs that event: it is counted, logged, and REST is asked what it said."""
+    fed = Fed()
+    user = fed.feeds["user"]
+    assert isinstance(user, UserFeed)
+    believe, missed = user.reconciler._believe_order, []
+    user.missed = lambda: missed.append(1)  # type: ignore[method-assign]
+
+    def broken(order: Any) -> bool:
+        return bool(1 / (order.id - 2)) and believe(order)
+
+    user.reconciler._believe_order = broken  # type: ignore[method-assign]
+    for wait in (False, True):
+        rows = [{**ORDER, "accountId": 704, "id": number, "size": 1 + wait} for number in (1, 2, 3)]
+        if wait:  # what waits for a snapshot is taken in all at once, and must not be lost all at once
+            user.reconciler.hold([704])
+        told = fed.take("user", "GatewayUserOrder", [rows])
+        user._deliver(user.reconciler.release())
+        assert [1, 3] == [event.data.id for event in told + fed.queue.drain()]
+    user.take = lambda events, now, epoch: [].remove(events)  # type: ignore[method-assign,assignment]
+    fed.take("user", "GatewayUserOrder", [[{**ORDER, "accountId": 704}]])
+    assert (3, [1, 1, 1]) == (user.malformed, missed)
+    assert ["ZeroDivisionError", "ZeroDivisionError", "ValueError"] == [
+        record.message.partition("dropped: ")[2].partition(":")[0] for record in caplog.records
+    ]
+
+
+def test_a_program_that_ends_is_not_held_up() -> None:
+    """Ctrl-C and the end of the interpreter are no odd records."""
+    fed = Fed()
+
+    def end(events: list[Any], now: float, epoch: float) -> None:
+        raise KeyboardInterrupt
+
+    fed.feeds["user"].take = end  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        fed.take("user", "GatewayUserOrder", [[{**ORDER, "accountId": 704}]])
+
+
+def test_a_logout_is_told_whatever_it_carries() -> None:
+    """Words that cannot be written down are left out; that another program took over is not."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for words in (deep, 10**5_000):
+        fed = Fed()
+        (event,) = fed.take("user", "GatewayLogout", [words])
+        assert (SessionConflict, None) == (type(event), event.reason)
 
 
 def test_a_conflict_tells_the_queue_and_the_connection() -> None:

@@ -34,6 +34,7 @@ from topstep_sync.models import (
     Position,
     Quote,
     Record,
+    Time,
     Token,
     Trade,
 )
@@ -109,6 +110,7 @@ def strategy(hint: Any) -> st.SearchStrategy[Any]:
         float: st.floats(allow_nan=False, allow_infinity=False),
         bool: st.booleans(),
         datetime: st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(UTC)),
+        Time: st.datetimes(min_value=datetime(1970, 1, 1), timezones=st.just(UTC)),
         type(None): st.none(),
         UnsetType: st.just(UNSET),
     }[hint]
@@ -297,7 +299,7 @@ class TestAbsentNullZero:
         """A record without a required field is refused with the field's name; an optional one may be missing."""
         fields = SCHEMA["records"][name]
         whole = {f.encode_name: f for f in msgspec.structs.fields(RECORDS[name])}
-        values = {str: "x", int: 1, float: 1.5, bool: True, datetime: "2026-01-01T00:00:00Z"}
+        values = {str: "x", int: 1, float: 1.5, bool: True, Time: "2026-01-01T00:00:00Z"}
         wire = {n: values.get(whole[n].type, 1) for n, kind in fields.items() if kind == "required"}
         decoded(RECORDS[name], wire)
         for field in wire:
@@ -376,6 +378,47 @@ class TestNumbers:
     def test_new_fields_are_ignored(self) -> None:
         """A field that appears one day does not break anything."""
         assert 1575.75 == decoded(Position, record("positions", novelty={"a": [1]})).average_price
+
+
+class TestZones:
+    TEXTS: typing.ClassVar = [
+        "0001-01-01T00:00:00", "2026-08-03T13:31:31.4173693", "9999-12-31T23:59:59.999999", "2026-08-03 13:31:31",
+    ]  # fmt: skip
+
+    @pytest.mark.parametrize("text", TEXTS)
+    def test_without_a_zone_it_is_utc(self, text: str) -> None:
+        """.NET leaves the zone out where it does not know it; it never is that of this machine."""
+        order = models.read(record("orders", updateTimestamp=text), Order)
+        assert decoded(Order, record("orders", updateTimestamp=f"{text}Z")) == order
+        assert isinstance(order.update_timestamp, datetime)
+        assert math.isfinite(order.update_timestamp.timestamp())
+
+    def test_a_decoder_gives_none_without_a_zone(self) -> None:
+        """Whoever forgets to read in the tolerant way is told, and has no local time."""
+        with pytest.raises(msgspec.ValidationError, match="timezone"):
+            decoded(Order, record("orders", updateTimestamp=self.TEXTS[0]))
+
+    def test_every_field_of_a_time_is_known(self) -> None:
+        """The fields that get a zone are those that are times."""
+        fields = [
+            field for cls in STRUCTS if cls.__module__ == models.__name__ for field in msgspec.structs.fields(cls)
+        ]
+        kinds = {field.encode_name: (field.type, *typing.get_args(field.type)) for field in fields}
+        times = {name for name, kind in kinds.items() if datetime in kind or Time in kind}
+        assert models._TIMES == times == {name for name, kind in kinds.items() if Time in kind}
+
+    def test_a_tag_that_looks_like_a_time_stays_as_it_is(self) -> None:
+        """The caller's own words are nobody's to change."""
+        tagged = record("orders", updateTimestamp=self.TEXTS[0], customTag=self.TEXTS[0])
+        assert self.TEXTS[0] == models.read(tagged, Order).custom_tag
+
+    @pytest.mark.parametrize(
+        "value", ["", "x", "0000-01-01T00:00:00", "2026-13-01T00:00:00", "2026-08-03", [], {}, True]
+    )
+    def test_what_is_no_time_is_refused(self, value: Any) -> None:
+        """Anything else is not the contract."""
+        with pytest.raises(msgspec.ValidationError):
+            models.read(record("orders", updateTimestamp=value), Order)
 
 
 class TestToken:

@@ -16,6 +16,7 @@ from topstep_sync.realtime.reconcile import MARGIN, REACH, Reconciler, Snapshot
 from topstep_sync.realtime.versions import account_of
 
 START = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
+NEVER = datetime.min.replace(tzinfo=UTC)
 EPOCH = START.timestamp()
 CONTRACT = "CON.F.US.MNQ.Z26"
 
@@ -96,6 +97,33 @@ def test_an_order_never_goes_back() -> None:
     filled = order(status=OrderStatus.FILLED, updated=2.0, fill_volume=1)
     assert [filled] == [e.data for e in reconciler.live([told(filled), told(order(updated=1.0))])]
     assert {} == reconciler.state.orders
+
+
+@pytest.mark.parametrize("times", [(UNSET, UNSET, UNSET), (1.0, 5.0, 5.001), (1.0, 5.0, 5.0)])
+def test_a_refused_cancellation_is_told(times: tuple[Any, ...]) -> None:
+    """The order works on: what the hub tells last counts, whether or not its times tell the versions apart."""
+    pending, asked, back = (
+        replace(order(status=status), update_timestamp=time if time is UNSET else at(time))
+        for status, time in zip(
+            (OrderStatus.OPEN, OrderStatus.PENDING_CANCELLATION, OrderStatus.OPEN), times, strict=True
+        )
+    )
+    reconciler = known()
+    assert [pending, asked, back] == [event.data for event in reconciler.live(map(told, (pending, asked, back)))]
+    assert OrderStatus.OPEN is reconciler.state.orders[1].status
+    assert [] == reconciler.live([told(back)])
+
+
+@pytest.mark.parametrize("before", [OrderStatus.PENDING, OrderStatus.SUSPENDED, OrderStatus.PENDING_CANCELLATION])
+def test_what_the_hub_told_meanwhile_stands_where_nothing_tells_the_later(before: OrderStatus) -> None:
+    """Of a working order the hub tells the rest; what a snapshot says within the same moment is not put in between."""
+    opened, other = order(), order(status=before)
+    for one, two in ((opened, other), (other, opened)):
+        reconciler = known()
+        held(reconciler, two)
+        assert [(False, two)] == after(reconciler, open_orders=[one])
+        reconciler = known(two)
+        assert [(True, one)] == after(reconciler, open_orders=[one])
 
 
 def test_flat_after_flat_is_a_repetition() -> None:
@@ -236,6 +264,29 @@ def test_the_snapshot_reaches_back_to_the_oldest_working_order() -> None:
     """It is found by its creation, so that its fill in the gap is found; with a margin for the gateway's clock."""
     assert EPOCH + 100 - MARGIN == known().since(EPOCH + 100)
     assert EPOCH + 0.5 - MARGIN == known(order(1)).since(EPOCH + 100)
+    undated = replace(order(1), creation_timestamp=NEVER)
+    assert EPOCH + 100 - REACH - MARGIN == known(undated).since(EPOCH + 100)
+
+
+def test_year_1_is_no_time() -> None:
+    """A version whose time nobody has set is not the older one for it."""
+    for time in (1.0, 5.0):
+        reconciler = known(order(updated=time))
+        filled = replace(order(status=OrderStatus.FILLED, fill_volume=1), update_timestamp=NEVER)
+        assert [filled] == [event.data for event in reconciler.live([told(filled), told(order(updated=time))])]
+
+
+def test_a_snapshot_that_makes_no_sense_changes_nothing() -> None:
+    """Half of it would be believed and never told; the next one tells all of it."""
+    reconciler = known(order(1), position(1))
+    held(reconciler, trade(8))
+    fresh, fill = order(2, updated=3.0), trade(7, 3.0)
+    before = reconciler.state
+    with pytest.raises(AttributeError):
+        reconciler.apply(Snapshot(open_orders=[fresh], trades=[fill, "x"]), [5], 0.0, EPOCH)  # type: ignore[list-item]
+    assert before == reconciler.state
+    got = after(reconciler, open_orders=[order(1), fresh], trades=[fill], positions=[position(1)])
+    assert [(True, fresh), (True, fill), (False, trade(8))] == got
 
 
 def test_the_first_snapshot_reaches_back_a_day() -> None:

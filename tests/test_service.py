@@ -58,6 +58,8 @@ def test_anything_else_is_refused(service: Any) -> None:
         (NOW + 10, NOW + 10),
         (int(NOW) + 10, NOW + 10),
         (datetime.fromtimestamp(NOW + 10, UTC), NOW + 10),
+        (datetime.min, NOW + DAY),
+        (datetime.max, NOW + DAY),
         (datetime.fromtimestamp(NOW + 10), NOW + 10),
         (NOW + 10 * DAY, NOW + DAY),  # nothing is believed beyond a day
         ("tomorrow", NOW + DAY),

@@ -1,5 +1,6 @@
 """Typed calls: what goes out, what comes back, and what everything else becomes."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -61,6 +62,25 @@ def test_a_refusal_keeps_the_gateways_words(session: Session, server: EchoServer
     assert (3, "Rejected", "too late") == (
         caught.value.error_code, caught.value.error_name, caught.value.error_message,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("times", ["0001-01-01T00:00:00", "2025-07-18T21:00:01.268009"])
+def test_times_without_a_zone_are_utc(session: Session, server: EchoServer, times: str) -> None:
+    """A reply whose times say no zone, .NET's default of year 1 included, is read as UTC, and can be sorted."""
+    order = {"id": 1, "accountId": 5, "contractId": "C", "status": 1, "type": 1, "side": 0, "size": 1, "fillVolume": 0}
+    rows = [{**order, "creationTimestamp": times + zone, "updateTimestamp": times} for zone in ("Z", "")]
+    server.script += [(200, {}, json.dumps({"success": True, "errorCode": 0, "orders": rows}).encode())]
+    found = session.orders.search(5, "2025-07-18T00:00:00Z")
+    assert [0.0] * 2 == [order.creation_timestamp.utcoffset().total_seconds() for order in found]  # type: ignore[union-attr]
+    assert found[0] == found[1]
+
+
+def test_a_deep_reply_is_a_bad_reply(session: Session, server: EchoServer) -> None:
+    """Brackets without end, where they pass for a field nobody knows, are rubbish like any other."""
+    deep = b"[" * 100_000 + b"]" * 100_000
+    server.script += [(200, {}, b'{"success":true,"errorCode":0,"x":' + deep + b"}")]
+    with pytest.raises(errors.BadReply):
+        session.call(CANCEL, ByOrder(account_id=1, order_id=2), Reply)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"success":true}', b'{"success":"yes","errorCode":0}', b""])

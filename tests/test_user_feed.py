@@ -47,6 +47,16 @@ def modify(world: World, number: int) -> None:
         world.exchange.change(order.id, after, limit_price=float(world.exchange.next()))
 
 
+def pend(world: World, number: int) -> None:
+    """Somebody asks for a cancellation; or it is refused, within the same moment as likely as not."""
+    order = _some(filter(working, world.exchange.orders.values()), number)
+    if order is not None:
+        pending = order.status is OrderStatus.PENDING_CANCELLATION
+        status = OrderStatus.OPEN if pending else OrderStatus.PENDING_CANCELLATION
+        after = (0.01, 0.001)[number // 4 % 2]
+        world.exchange.change(order.id, after, status=status, limit_price=float(world.exchange.next()))
+
+
 def void(world: World, number: int) -> None:
     trade = _some((t for t in world.exchange.trades.values() if not t.voided), number)
     if trade is not None:
@@ -87,6 +97,7 @@ MOVES: dict[str, Move] = {
     "fill": fill,
     "cancel": cancel,
     "modify": modify,
+    "pend": pend,
     "void": void,
     "flatten": flatten,
     "reopen": reopen,
@@ -127,7 +138,7 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 # position for ever because the account was wanted again while the connection was coming up; the end of an order that
 # was working long before its account was added; a trade, garbled before somebody set the clock back; what happened
 # after it was set forward, as the next reply of REST was the first to show; two versions of an order within a moment,
-# the later one garbled.
+# the later one garbled; a cancellation that was refused within a moment, live or in a gap.
 @example([("reopen", 0), ("read", 4)], 0.0, 0.0)
 @example([("reopen", 0), ("reopen", 1), ("repeat", 0), ("drop", 0)], 0.0, 0.0)
 @example(
@@ -167,6 +178,13 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 15))
 @example([("drop", 0), ("jump", 2), ("add", 0), ("place", 1), ("wait", 2)], 0.0, 0.0)
 @example([("read", 4), ("jump", 3), ("drop", 0), ("place", 0), ("cancel", 0)], 0.0, 0.0)
 @example([("place", 0), ("deliver", 1), ("modify", 4), ("garble", 0)], 0.0, 0.0)
+@example([("read", 4), ("place", 0), ("pend", 0), ("pend", 4), ("deliver", 3)], 0.0, 0.0)
+@example([("read", 4), ("place", 0), ("pend", 0), ("deliver", 3), ("drop", 0), ("pend", 4)], 0.0, 0.0)
+@example(
+    [("read", 4), ("place", 0), ("pend", 0), ("deliver", 3), ("drop", 0), ("connect", 0), ("pend", 4), ("deliver", 0)],
+    0.0,
+    0.0,
+)
 @settings(max_examples=max(500, settings().max_examples))
 @given(SCRIPTS, st.sampled_from([0.0, 40.0, -40.0, 7200.0]), st.sampled_from([0.0, 0.9, -0.9]))
 def test_everything_is_told_exactly_once(moves: list[tuple[str, int]], ahead: float, off: float) -> None:

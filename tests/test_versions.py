@@ -9,15 +9,14 @@ from topstep_sync.realtime.versions import is_newer, same
 
 
 def test_versions_of_an_order() -> None:
-    """By time first; at the same instant by progress and filled volume; rounding is no difference."""
+    """By time first; at the same instant by its end and the filled volume; rounding is no difference."""
     base = order(updated=1.0)
     assert (True, False) == (is_newer(order(updated=2.0), base), is_newer(order(updated=0.5), base))
     assert not is_newer(order(updated=1.000001), base)
     assert is_newer(order(updated=1.0, fill_volume=1), base)
-    assert (True, False) == (
-        is_newer(order(status=OrderStatus.FILLED, updated=1.0), base),
-        is_newer(order(status=OrderStatus.PENDING, updated=1.0), base),
-    )
+    filled = order(status=OrderStatus.FILLED, updated=1.0)
+    assert (True, False) == (is_newer(filled, base), is_newer(base, filled))
+    assert not is_newer(base, order(updated=1.0, fill_volume=1))
     assert is_newer(order(updated=1.0, limit_price=2.0), order(updated=1.0, limit_price=3.0))
     bare = replace(base, update_timestamp=UNSET, creation_timestamp=at(1.0))
     assert not is_newer(bare, base)

@@ -2,12 +2,14 @@
 
 snake_case here, camelCase on the wire. Unknown fields are ignored and unknown enum values kept, because both appear
 over time. A field the gateway left out is `UNSET`, one it sent as null is `None`; neither is ever a zero.
-Ids of orders and trades exceed 2³¹. Prices are floats, to be compared in whole ticks. Times are aware, in UTC.
+Ids of orders and trades exceed 2³¹. Prices are floats, to be compared in whole ticks. Times are aware; one that comes
+without a zone is read as UTC (`read`).
 """
 
 import enum
+import re
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Final, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -148,6 +150,9 @@ class Token(msgspec.Struct, frozen=True):
 
 ################################################# the records #################################################
 
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+"""An instant. Without the zone it would be local time to `datetime`, and not comparable with its like."""
+
 
 class Record(Shown, msgspec.Struct, rename="camel", frozen=True, kw_only=True, omit_defaults=True):
     """What the gateway sends or takes."""
@@ -204,7 +209,7 @@ class Bar(Shown, msgspec.Struct, frozen=True, gc=False):
 
     # gc=False: a bar holds no containers, and a year of minutes is 350 000 of them.
 
-    t: datetime
+    t: Time
     o: float
     h: float
     l: float  # noqa: E741 - the wire's name, and every charting library's
@@ -219,8 +224,8 @@ class Order(Record, frozen=True, kw_only=True):
     id: int
     account_id: int
     contract_id: str
-    creation_timestamp: datetime
-    update_timestamp: datetime | UnsetType | None = UNSET
+    creation_timestamp: Time
+    update_timestamp: Time | UnsetType | None = UNSET
     status: OrderStatus
     type: OrderType
     side: OrderSide
@@ -252,7 +257,7 @@ class Position(Record, frozen=True, kw_only=True):
     id: int
     account_id: int
     contract_id: str
-    creation_timestamp: datetime
+    creation_timestamp: Time
     type: PositionType
     size: int
     """Contracts, always positive; `type` is the direction."""
@@ -266,7 +271,7 @@ class Trade(Record, frozen=True, kw_only=True):
     id: int
     account_id: int
     contract_id: str
-    creation_timestamp: datetime
+    creation_timestamp: Time
     price: float
     profit_and_loss: float | UnsetType | None = UNSET
     """Account currency, before fees; null for a fill that opened."""
@@ -292,8 +297,8 @@ class Quote(Record, frozen=True, kw_only=True, gc=False):
     high: float | UnsetType | None = UNSET
     low: float | UnsetType | None = UNSET
     volume: float | UnsetType | None = UNSET
-    last_updated: datetime | UnsetType | None = UNSET
-    timestamp: datetime | UnsetType | None = UNSET
+    last_updated: Time | UnsetType | None = UNSET
+    timestamp: Time | UnsetType | None = UNSET
 
 
 class MarketTrade(Record, frozen=True, kw_only=True, gc=False):
@@ -302,7 +307,7 @@ class MarketTrade(Record, frozen=True, kw_only=True, gc=False):
     symbol_id: str | UnsetType = UNSET
     contract_id: str | UnsetType = UNSET
     price: float
-    timestamp: datetime
+    timestamp: Time
     type: OrderSide
     """Which side was the aggressor."""
     volume: int
@@ -311,7 +316,7 @@ class MarketTrade(Record, frozen=True, kw_only=True, gc=False):
 class Depth(Record, frozen=True, kw_only=True, gc=False):
     """A change of the order book. What `volume` and `current_volume` mean apart is undocumented."""
 
-    timestamp: datetime | UnsetType = UNSET
+    timestamp: Time | UnsetType = UNSET
     type: DepthType
     price: float
     volume: int
@@ -321,3 +326,37 @@ class Depth(Record, frozen=True, kw_only=True, gc=False):
 def given(value: Any) -> bool:
     """Whether the gateway sent a value at all: neither left out nor null."""
     return value is not UNSET and value is not None
+
+
+################################################# reading them #################################################
+
+T = TypeVar("T")
+
+_TIMES: Final = frozenset({"creationTimestamp", "updateTimestamp", "lastUpdated", "timestamp", "t"})
+# What .NET writes of a DateTime whose kind is unspecified: its default, year 1, and what a database has no zone of.
+_ZONELESS: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?")
+
+
+def read(value: Any, kind: type[T], *, strict: bool = True) -> T:
+    """*value*, as the JSON decoder left it, as a *kind*; times without a zone are taken for UTC.
+
+    Raises:
+        msgspec.ValidationError: it is not what the contract says.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError:
+        return msgspec.convert(_zoned(value), kind, strict=strict)
+
+
+def _zoned(value: Any) -> Any:
+    """*value* with the zone of every time that has none. Texts that only look like times stay as they are."""
+    if isinstance(value, list):
+        return [_zoned(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _utc(item) if name in _TIMES else _zoned(item) for name, item in value.items()}
+    return value
+
+
+def _utc(value: Any) -> Any:
+    return f"{value}Z" if isinstance(value, str) and _ZONELESS.fullmatch(value) else value

@@ -1,5 +1,6 @@
 """Who a token manager asks for tokens: the protocol, and the specifications' simpler kind of service adapted to it."""
 
+import contextlib
 import math
 from datetime import datetime
 from typing import Any, Protocol
@@ -71,7 +72,9 @@ class AuthenticateService:
 
 def _epoch(value: Any) -> float | None:
     if isinstance(value, datetime):
-        return value.timestamp()
+        with contextlib.suppress(ValueError, OverflowError):  # `datetime.min`, say, for a token that is not there yet
+            return value.timestamp()
+        return None
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if number else None
 

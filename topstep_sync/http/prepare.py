@@ -68,8 +68,8 @@ class Prepared(requests.PreparedRequest):
     priority: Priority | None = None
     must_try: bool = False
     deadline: Deadline | None = None
-    decoder: "msgspec.json.Decoder[Any] | None" = None
-    """Set by typed calls: the reply is decoded within the attempt, so that garbage can be fetched again."""
+    decoder: Any = None
+    """Set by typed calls, with a method `decode`: garbage is noticed within the attempt, and can be fetched again."""
 
     @classmethod
     def of(cls, plain: requests.PreparedRequest, base: str) -> "Prepared":

@@ -1,6 +1,6 @@
 """Typed calls: a record goes out, a record comes back, and everything that is not success is an error."""
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import requests
@@ -12,11 +12,26 @@ from topstep_sync.http.drop_in import DropInSession
 from topstep_sync.http.prepare import Prepared
 from topstep_sync.http.routes import Priority
 from topstep_sync.messages import Reply as Envelope
-from topstep_sync.models import Record, given
+from topstep_sync.models import Record, given, read
 
 R = TypeVar("R", bound=Envelope)
 
 _JSON: Final = {"Content-Type": "application/json"}
+
+
+class Reader(Generic[R]):
+    """Reads replies of one kind."""
+
+    def __init__(self, kind: type[R]) -> None:
+        self._kind = kind
+        self._decode = msgspec.json.Decoder(kind).decode
+
+    def decode(self, body: bytes) -> R:
+        """*body* as such a reply; times without a zone are UTC. Raises what a `msgspec` decoder does."""
+        try:
+            return self._decode(body)
+        except msgspec.ValidationError:
+            return read(msgspec.json.decode(body), self._kind)
 
 
 class TypedSession(DropInSession):
@@ -24,7 +39,7 @@ class TypedSession(DropInSession):
 
     def __init__(self) -> None:
         super().__init__()
-        self._decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+        self._decoders: dict[type[Any], Reader[Any]] = {}
 
     def call(
         self,
@@ -68,13 +83,13 @@ class TypedSession(DropInSession):
             made = Prepared.of(plain, self._base)
         return made
 
-    def _decoder(self, reply: type[R]) -> "msgspec.json.Decoder[R]":
+    def _decoder(self, reply: type[R]) -> Reader[R]:
         found = self._decoders.get(reply)
         if found is None:
-            found = self._decoders[reply] = msgspec.json.Decoder(reply)
+            found = self._decoders[reply] = Reader(reply)
         return found
 
-    def _answer(self, path: str, response: requests.Response, decoder: "msgspec.json.Decoder[R]") -> R:
+    def _answer(self, path: str, response: requests.Response, decoder: Reader[R]) -> R:
         if response.status_code != 200:
             error: errors.APIError = self._adapter.handler.classify_error(
                 response.status_code, response.content, endpoint=path, headers=response.headers

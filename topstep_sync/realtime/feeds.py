@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from topstep_sync.clock import FOREVER, Clock
 from topstep_sync.events import (
     ConnectionEvent,
@@ -72,22 +70,27 @@ class Feed:
         """Deliver events that were read the tolerant way; each hub in its own way."""
 
     def invocation(self, target: str, arguments: list[Any], now: float, epoch: float) -> None:
+        """Whatever it is: events, or counted and told as something that was missed; it is not the stream's end."""
         try:
             events = interpret(target, arguments)
-        except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            self.malformed += 1
-            _log.warning("! %s: a %s that makes no sense was dropped: %s", self.hub, target, error)
-            events = error.events if isinstance(error, Partly) else []
-            self.missed()
+        except Partly as error:
+            events = error.events
+            self._dropped(target, error)
         if events is None:
             _log.info("< %s: nobody knows the target %s", self.hub, target)
             return
         for event in events:
             event.received_at, event.received_epoch = now, epoch
-        if events and isinstance(events[0], SessionConflict):
-            self._conflict(events[0])
-        elif events:
-            self.take(list(events), now, epoch)
+            try:
+                self._conflict(event) if isinstance(event, SessionConflict) else self.take([event], now, epoch)
+            except Exception as error:  # a bug of ours; what the others say is not to be lost with it
+                self._dropped(target, error, bug=True)
+
+    def _dropped(self, target: str, error: Exception, bug: bool = False) -> None:
+        self.malformed += 1
+        reason = f"{type(error).__name__}: {error}" if bug else error
+        _log.warning("! %s: a %s that makes no sense was dropped: %s", self.hub, target, reason, exc_info=bug)
+        self.missed()
 
     def missed(self) -> None:
         """Something was told, and could not be read."""

@@ -12,6 +12,7 @@ is here when it is applied (see `snapshots.fetch`). Where a held event says what
 event is the one that is delivered.
 """
 
+import copy
 import itertools
 from collections.abc import Iterable
 from types import MappingProxyType
@@ -22,7 +23,7 @@ import msgspec
 from topstep_sync.events import AccountEvent, OrderEvent, PositionEvent, TradeEvent
 from topstep_sync.models import Account, Action, Order, Position, PositionType, Trade
 from topstep_sync.realtime.state import TradingState
-from topstep_sync.realtime.versions import Key, account_of, changed_at, is_newer, key_of, lead_of, same
+from topstep_sync.realtime.versions import Key, account_of, changed_at, dated, is_newer, key_of, lead_of, same
 
 MARGIN: Final = 60.0  # GUESS: seconds by which the gateway's clock may differ from ours
 REACH: Final = 86_400.0  # GUESS: seconds for which an order works at most; Topstep ends each trading day flat
@@ -66,6 +67,8 @@ class Reconciler:
         self._told: set[Key] = set()  # what live events told of meanwhile
         self._left: set[int] = set()  # accounts that were let go meanwhile, whoever watches them now
         self._heard: set[Key] = set()  # positions and accounts of whose present state an event has told
+        self.odd: list[Exception] = []
+        """What believing live events raised; for the owner, who takes them out and tells."""
 
     ################################################ live events ################################################
 
@@ -159,6 +162,13 @@ class Reconciler:
 
     def _is_news(self, event: Any) -> bool:
         """Whether *event* says something new; if so, it is believed from now on."""
+        try:
+            return self._believe(event)
+        except Exception as error:  # one event that nobody thought of must not take those along that waited with it
+            self.odd.append(error)
+            return False
+
+    def _believe(self, event: Any) -> bool:
         if isinstance(event, TradeEvent):
             return self._believe_trade(event.data)
         if isinstance(event, OrderEvent):
@@ -179,10 +189,10 @@ class Reconciler:
     def _believe_order(self, order: Order) -> bool:
         if order.id in self._ended:
             return False
-        known = self._orders.pop(order.id, None)
+        known = self._orders.get(order.id)
         if known is not None and not is_newer(order, known):
-            self._orders[order.id] = known
             return False
+        self._orders.pop(order.id, None)
         self._orders[order.id] = order
         if order.status.working:
             self._working[order.id] = order
@@ -207,14 +217,16 @@ class Reconciler:
         if position.size == 0 or action == Action.DELETE:
             return self._positions.pop(key, None) is not None
         known = self._positions.get(key)
+        news = known is None or not same(position, known)
         self._positions[key] = position
-        return known is None or not same(position, known)
+        return news
 
     def _believe_account(self, account: Account) -> bool:
         """Whether it is another than was believed."""
         known = self._accounts.get(account.id)
+        news = known is None or not same(account, known)
         self._accounts[account.id] = account
-        return known is None or not same(account, known)
+        return news
 
     ################################################# snapshots #################################################
 
@@ -226,14 +238,25 @@ class Reconciler:
         that was working by then, and ended before the snapshot, may be as old as an order can be.
         """
         asked = [self._since[account_id] - REACH for account_id in self.unknown.intersection(account_ids)]
-        return min([start, *asked, *(o.creation_timestamp.timestamp() for o in self._working.values())]) - MARGIN
+        created = [order.creation_timestamp for order in self._working.values()]
+        working = [moment.timestamp() if dated(moment) else start - REACH for moment in created]
+        return min([start, *asked, *working]) - MARGIN
 
     def apply(self, snapshot: Snapshot, account_ids: Iterable[int], now: float, epoch: float) -> tuple[list[Any], int]:
         """Believe *snapshot*, asked for these accounts; return the events it adds, and how many orders it lost.
 
         Lost are orders that were working and of which neither the snapshot nor a held event tells. The events bear
-        the times given; before them come held ones that are older than the snapshot. Call `release` next.
+        the times given; before them come held ones that are older than the snapshot. Call `release` next. If anything
+        is raised, nothing of it is believed.
         """
+        before = {name: copy.copy(value) for name, value in vars(self).items()}
+        try:
+            return self._apply(snapshot, account_ids, now, epoch)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _apply(self, snapshot: Snapshot, account_ids: Iterable[int], now: float, epoch: float) -> tuple[list[Any], int]:
         asked = set(account_ids) & set(self._since) - self._left
         older = self._older()
         held = self._held_by_key()
@@ -361,9 +384,9 @@ def _remember(ids: dict[Any, None], key: Any) -> None:
 
 
 def _latest(snapshot: Snapshot, asked: set[int]) -> dict[int, Order]:
-    """The orders of a snapshot; its two lists are of two moments, and the later version counts."""
+    """The orders of a snapshot; its two lists are of two moments, the second later, and the later version counts."""
     found: dict[int, Order] = {}
-    for order in (*snapshot.orders, *snapshot.open_orders):
+    for order in (*snapshot.open_orders, *snapshot.orders):
         if order.account_id in asked and (order.id not in found or is_newer(order, found[order.id])):
             found[order.id] = order
     return found

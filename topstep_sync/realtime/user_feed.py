@@ -241,21 +241,20 @@ class UserFeed(Feed):
         if job != self._job or not self._up:
             return  # the connection was lost meanwhile; another snapshot will follow
         self._busy = False
-        now, epoch = self._clock.monotonic(), self._clock.epoch()
         if snapshot is not None and self._skew() < self._ahead - MARGIN / 2:
             # Our clock was set forward since the reply before, and only this one says so.
             snapshot, error = None, "our clock was set meanwhile, and the time asked for was too late"
+        told: list[Any] = []
+        if snapshot is not None:
+            try:
+                told, lost = self._take_in(snapshot, accounts)
+            except Exception as failure:  # something in it that nobody thought of; the stream goes on without it
+                error = f"it makes no sense: {type(failure).__name__}: {failure}"
         self.trouble = error
-        if snapshot is None:
-            self._still_missed()
-            self._retry_at = now + RETRY[min(self._failures, len(RETRY) - 1)]
-            self._failures += 1
-            _log.warning("~ no snapshot to reconcile with (attempt %d): %s", self._failures, error)
+        if error is not None:
+            self._failed(error)
             return
         self._failures, self._retry_at, self._looking = 0, 0.0, None
-        for account_id in self.reconciler.unknown:  # when they became wanted, the gateway's time was less sure than now
-            self.reconciler.watch(account_id, self._gateway_now() - (now - self._wanted_at[account_id]))
-        told, lost = self.reconciler.apply(snapshot, accounts, now, epoch)
         self._deliver(told)
         if self._gap is not None:
             self._tell_gap(sum(event.recovered for event in told), lost, reconciled=True)
@@ -266,6 +265,18 @@ class UserFeed(Feed):
             self._hold(self.reconciler.unknown)
         else:
             self._all_caught_up()
+
+    def _take_in(self, snapshot: Snapshot, accounts: list[int]) -> tuple[list[Any], int]:
+        now = self._clock.monotonic()
+        for account_id in self.reconciler.unknown:  # when they became wanted, the gateway's time was less sure than now
+            self.reconciler.watch(account_id, self._gateway_now() - (now - self._wanted_at[account_id]))
+        return self.reconciler.apply(snapshot, accounts, now, self._clock.epoch())
+
+    def _failed(self, error: str) -> None:
+        self._still_missed()
+        self._retry_at = self._clock.monotonic() + RETRY[min(self._failures, len(RETRY) - 1)]
+        self._failures += 1
+        _log.warning("~ no snapshot to reconcile with (attempt %d): %s", self._failures, error)
 
     def _all_caught_up(self) -> None:
         """Every account that is known of is reconciled; of one that still waits to be known, the next turn tells."""
@@ -310,6 +321,8 @@ class UserFeed(Feed):
         self.take(batch, now, epoch)
 
     def _deliver(self, events: list[Any]) -> None:
+        while self.reconciler.odd:
+            self._dropped("record", self.reconciler.odd.pop(), bug=True)
         for queue, wanted, _ in self.routes:
             queue.put([event for event in events if account_of(event) in wanted])
 

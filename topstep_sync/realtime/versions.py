@@ -7,16 +7,7 @@ from topstep_sync.models import Order, OrderStatus, given
 
 _SAME_INSTANT: Final = 0.002  # seconds; the hub sends 7 digits, REST 6, and either may round
 _SAME_PRICE: Final = 1e-9
-
-# How far an order has come, where two versions bear the same time. Anything else is an end.
-_PROGRESS: Final = {
-    OrderStatus.NONE: 0,
-    OrderStatus.PENDING: 1,
-    OrderStatus.SUSPENDED: 2,
-    OrderStatus.OPEN: 3,
-    OrderStatus.PENDING_CANCELLATION: 4,
-}
-_END: Final = 5
+_ENDS: Final = (OrderStatus.FILLED, OrderStatus.CANCELLED, OrderStatus.EXPIRED, OrderStatus.REJECTED)
 
 Key = tuple[Any, ...]
 
@@ -39,7 +30,10 @@ def key_of(event: Any) -> Key:
 
 
 def is_newer(order: Order, known: Order) -> bool:
-    """Whether *order* is a later version of *known*, or another where nothing tells; False for the same one."""
+    """Whether *order*, told after *known*, is a later version of it; False for the same one.
+
+    Where nothing else tells the order in which they came does: a connection tells in order, and so do two snapshots.
+    """
     lead = lead_of(order, known)
     return lead > 0 or (lead == 0 and not same(order, known))
 
@@ -47,13 +41,16 @@ def is_newer(order: Order, known: Order) -> bool:
 def lead_of(order: Order, known: Order) -> float:
     """Above 0 when *order* is a later version of *known*, below when it is an earlier one, 0 where nothing tells."""
     # The hub leaves out what is null, the time of the update included; its creation is no stand-in for that.
-    if given(order.update_timestamp) == given(known.update_timestamp):
+    if dated(order.update_timestamp) and dated(known.update_timestamp):
         ahead = changed_at(order) - changed_at(known)
         if abs(ahead) > _SAME_INSTANT:
             return ahead
-    progress, before = (_PROGRESS.get(o.status, _END) for o in (order, known))
+    # An end is an end, and fills stay. All else goes both ways: a cancellation that is pending may be refused.
+    ended, before = order.status in _ENDS, known.status in _ENDS
+    if ended != before:
+        return ended - before
     filled, filled_before = (o.fill_volume if given(o.fill_volume) else 0 for o in (order, known))
-    return progress - before or filled - filled_before  # type: ignore[operator]
+    return filled - filled_before  # type: ignore[operator]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -75,4 +72,9 @@ def same(one: Any, other: Any) -> bool:
 def changed_at(order: Order) -> float:
     """When the order last changed, in seconds since 1970."""
     updated = order.update_timestamp
-    return (updated if given(updated) else order.creation_timestamp).timestamp()  # type: ignore[union-attr]
+    return (updated if dated(updated) else order.creation_timestamp).timestamp()  # type: ignore[union-attr]
+
+
+def dated(moment: Any) -> bool:
+    """Whether the gateway said when: year 1 is a .NET `DateTime` that nobody has set."""
+    return given(moment) and moment.year > 1

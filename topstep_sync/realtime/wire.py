@@ -5,8 +5,8 @@ events and whatever is unusual, takes the tolerant way: any case of the target, 
 list of either, arguments batched, ids as text, null entries. Source: gateway documentation and field reports, 2026-09.
 """
 
-import itertools
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -22,7 +22,7 @@ from topstep_sync.events import (
     TradeEvent,
     TradesEvent,
 )
-from topstep_sync.models import Account, Action, Depth, MarketTrade, Order, Position, Quote, Record, Trade
+from topstep_sync.models import Account, Action, Depth, MarketTrade, Order, Position, Quote, Record, Trade, read
 
 
 class Partly(msgspec.ValidationError):
@@ -59,8 +59,7 @@ def interpret(target: str, arguments: list[Any]) -> list[Event] | None:
     """The events an invocation means, oldest first; `None` when the target is not the gateway's.
 
     Raises:
-        Partly: some records are not what the contract says; it bears the events of the others.
-        msgspec.MsgspecError: the target is known, and what came with it makes no sense.
+        Partly: some of it makes no sense, or all; it bears the events of the rest.
     """
     reader = _READERS.get(target.lower())
     return None if reader is None else reader(arguments)
@@ -74,21 +73,29 @@ def _rows(payload: Any) -> list[Any]:
     return [row for row in rows if row is not None]
 
 
-def _user(event: type[Any], record: type[Record]) -> Callable[[list[Any]], list[Event]]:
-    def read(arguments: list[Any]) -> list[Event]:
-        found: list[Event] = []
-        trouble: Exception | None = None
-        for row in itertools.chain.from_iterable(map(_rows, arguments)):
-            try:
-                action, data = _opened(row)
-                found.append(event(action=action, data=msgspec.convert(data, record, strict=False)))
-            except (msgspec.MsgspecError, TypeError, ValueError) as error:
-                trouble = error
-        if trouble is not None:
-            raise Partly(str(trouble), found)
-        return found
+def _each(items: Iterable[Any], make: Callable[[Any], list[Event]]) -> list[Event]:
+    """What *make* makes of all *items*; one that makes no sense takes no other with it."""
+    found: list[Event] = []
+    trouble: Exception | None = None
+    for item in items:
+        try:
+            found += make(item)
+        except Partly as error:
+            trouble = error
+            found += error.events
+        except Exception as error:  # nobody can name all that a decoder says to what somebody may send
+            trouble = error
+    if trouble is not None:
+        raise Partly(str(trouble) or type(trouble).__name__, found)
+    return found
 
-    return read
+
+def _user(event: type[Any], record: type[Record]) -> Callable[[list[Any]], list[Event]]:
+    def one(row: Any) -> list[Event]:
+        action, data = _opened(row)
+        return [event(action=action, data=read(data, record, strict=False))]
+
+    return lambda arguments: _each(arguments, lambda payload: _each(_rows(payload), one))
 
 
 def _opened(row: Any) -> tuple[Action | None, Any]:
@@ -104,22 +111,20 @@ def _opened(row: Any) -> tuple[Action | None, Any]:
 
 
 def _market(event: type[Any], record: type[Record], many: bool) -> Callable[[list[Any]], list[Event]]:
-    def read(arguments: list[Any]) -> list[Event]:
-        # Usually a contract and its payload; a client has seen several such pairs in one call.
-        pairs = [arguments] if arguments and isinstance(arguments[0], str) else arguments
-        found = []
-        for pair in pairs:
-            contract_id, payload = msgspec.convert(pair, tuple[str, Any])
-            rows = [msgspec.convert(row, record, strict=False) for row in _rows(payload)]
-            found.extend([event(contract_id, rows)] if many else [event(contract_id, row) for row in rows])
-        return found
+    def one(pair: Any) -> list[Event]:
+        contract_id, payload = msgspec.convert(pair, tuple[str, Any])
+        rows = [read(row, record, strict=False) for row in _rows(payload)]
+        return [event(contract_id, rows)] if many else [event(contract_id, row) for row in rows]
 
-    return read
+    # Usually a contract and its payload; a client has seen several such pairs in one call.
+    return lambda arguments: _each([arguments] if arguments and isinstance(arguments[0], str) else arguments, one)
 
 
 def _logout(arguments: list[Any]) -> list[Event]:
-    # What GatewayLogout carries is undocumented; whatever it is goes to the reader as text.
-    reason = ", ".join(str(argument) for argument in arguments if argument is not None)
+    # What GatewayLogout carries is undocumented; whatever it is goes to the reader as text, if it can be written down.
+    reason = ""
+    with contextlib.suppress(ValueError, RecursionError):
+        reason = ", ".join(str(argument) for argument in arguments if argument is not None)
     return [SessionConflict(reason=reason or None)]
 
 

@@ -23,6 +23,8 @@ class Event(msgspec.Struct, kw_only=True, gc=False):
     """The same instant in seconds since 1970."""
     recovered: bool = False
     """True when it comes from the reconciliation after a gap, not from the hub."""
+    first_at: float | None = None
+    """Where quotes were merged into one: the `received_at` of the oldest of them."""
 
 
 # A market event is decoded straight from the two arguments of the invocation that brings it, hence array_like and
@@ -35,7 +37,10 @@ class MarketEvent(Event, array_like=True, gc=False):
 
 
 class QuoteEvent(MarketEvent, array_like=True, gc=False):
-    """The best prices changed. Conflated for a slow consumer: `data` is then the merged image."""
+    """The best prices changed. Conflated for a slow consumer: `data` is then the merged image.
+
+    `received_at` is then that of the freshest quote in it, and `first_at` that of the oldest.
+    """
 
     kind: ClassVar[str] = "quote"
     data: Quote

@@ -43,23 +43,27 @@ class Backlog:
         self._plain = False  # whether `_ready` may hold quotes that were not merged
         self._pile = int(min(PILE, 2 * self._max_trades, 2 * self._max_depth))
         self._look_at = self._pile  # how many may wait until the next look
-        self.size = 0
+        self._boxed = 0  # events in the inbox
         self.dropped = 0
         self.merged = 0
 
+    @property
+    def size(self) -> int:
+        """How many events wait."""
+        return self._boxed + len(self._ready)
+
     def put(self, batch: list[Any]) -> list[str]:
         """*batch* is behind the others; returns the contracts whose books were dropped because of it."""
+        self._boxed += len(batch)
         self._inbox.append(batch)
-        self.size += len(batch)
-        return self._relieve() if self.size > self._look_at else []
+        return self._relieve() if self._boxed + len(self._ready) > self._look_at else []
 
     def first(self, clock: Clock) -> Any:
         """The oldest event, which goes on waiting; `None` when there is none."""
-        if self._inbox:
-            if not self._ready:
-                self._sort_in(merge=self.merging and self._is_behind(clock))
-            elif self.merging and self._is_behind(clock):
-                self._sort_in(merge=True)
+        if self._inbox or (self._ready and self._plain):
+            merge = self.merging and self._is_behind(clock)
+            if merge or not self._ready:
+                self._sort_in(merge)
         return self._ready[0] if self._ready else None
 
     def take(self, event: Any) -> Any:
@@ -67,7 +71,6 @@ class Backlog:
         if self._slots and type(event) is QuoteEvent and self._slots.get(event.contract_id) is event:
             del self._slots[event.contract_id]
         del self._ready[0]
-        self.size -= 1
         return event
 
     def hand_over(self, into: deque[Any], unless: frozenset[type], clock: Clock) -> bool:
@@ -80,9 +83,9 @@ class Backlog:
         batch = self._inbox[0]
         if (self.merging and is_late(batch[0], clock)) or not unless.isdisjoint(map(type, batch)):
             return False
-        left = self.size - len(batch)
+        left = self._boxed - len(batch)
         del self._inbox[0]
-        self.size = left
+        self._boxed = left
         into.extend(batch)
         return True
 
@@ -93,22 +96,34 @@ class Backlog:
             self._slots.clear()
         events: list[Any]
         rest: deque[Any]
-        look_at, left = self._pile, 0
+        look_at = self._pile
         if most is None or most >= len(self._ready):
             events, rest = list(self._ready), deque()
         else:
             events, rest = list(itertools.islice(self._ready, most)), deque(itertools.islice(self._ready, most, None))
-            left = len(rest)
-            look_at = max(look_at, 2 * left)
-        self._ready, self._plain, self.size, self._look_at = rest, left > 0, left, look_at
+            look_at = max(look_at, 2 * len(rest))
+        self._ready, self._plain, self._look_at = rest, True, look_at
         return events
 
-    def put_back(self, events: list[Any]) -> None:
-        """*events* are in front of the others."""
+    def put_back(self, events: deque[Any] | list[Any], kinds: frozenset[type]) -> int:
+        """*events* are in front of the others, and nowhere else; returns how many of them are of these *kinds*.
+
+        Others may take from *events* meanwhile. Called again after an interruption, it goes on.
+        """
         self._slots.clear()
-        size, backwards = self.size + len(events), reversed(events)
-        self._plain, self.size = True, size
-        self._ready.extendleft(backwards)
+        before, self._plain = len(self._ready), True
+        try:  # noqa: SIM105 - `suppress` is Python, in which a Ctrl-C could come
+            self._ready.extendleft(iter(events.pop, None))  # all in one step
+        except IndexError:  # it has no other end
+            pass
+        moved = itertools.islice(self._ready, len(self._ready) - before)
+        return sum(map(kinds.__contains__, map(type, moved)))
+
+    def insert(self, event: Any, behind: int) -> None:
+        """*event* is behind the first *behind* others."""
+        self._slots.clear()
+        self._plain = True
+        self._ready.insert(behind, event)
 
     def squeezed(self, events: list[Any]) -> tuple[list[Any], list[str]]:
         """What is left of *events*, which wait elsewhere, by the policies here; and the contracts whose books were
@@ -116,6 +131,7 @@ class Backlog:
         other = Backlog(self.merging, None, None)
         other._max_trades, other._max_depth = self._max_trades, self._max_depth
         other._inbox.append(events)
+        other._boxed = len(events)
         resets = other._relieve()
         self.dropped += other.dropped
         self.merged += other.merged
@@ -138,8 +154,7 @@ class Backlog:
             self._drop_trades(int(counts[TradesEvent] - self._max_trades))
         if counts[DepthEvent] > self._max_depth:
             resets = self._drop_books()
-        self.size = len(self._ready)
-        self._look_at = max(self._pile, 2 * self.size)
+        self._look_at = max(self._pile, 2 * len(self._ready))
         return resets
 
     def _drop_trades(self, count: int) -> None:
@@ -195,49 +210,54 @@ class Backlog:
         if not merge:
             inbox: deque[list[Any]] = deque()
             events = itertools.chain.from_iterable(self._inbox)
-            self._inbox, self._plain = inbox, True
+            self._inbox, self._boxed, self._plain = inbox, 0, True
             self._ready.extend(events)
             return
         if self._plain:
             again = [list(self._ready)] if self._ready else []
-            ready: deque[Any] = deque()
-            self._ready, self._slots, self._plain = ready, {}, False
+            ready, size = deque[Any](), self.size
+            self._ready, self._boxed, self._slots, self._plain = ready, size, {}, False
             self._inbox.extendleft(again)
         while self._inbox:
             self._merge_in(self._inbox[0])
-            del self._inbox[0]
 
     def _merge_in(self, batch: list[Any]) -> None:
+        """The oldest batch in the inbox, which is *batch*, is behind what is ready; interrupted, a part of it is."""
         ready, slots, done = self._ready, self._slots, 0
         try:
             for event in batch:
-                if type(event) is not QuoteEvent:
-                    done += 1
-                    ready.append(event)
-                    continue
-                slot = slots.get(event.contract_id)
-                if slot is None:
+                slot = slots.get(event.contract_id) if type(event) is QuoteEvent else None
+                if slot is not None:
+                    image = merged(slot.data, event.data)
+                    slot.data, slot.received_at, slot.received_epoch = image, event.received_at, event.received_epoch
+                    done, self._boxed, self.merged = done + 1, self._boxed - 1, self.merged + 1
+                elif type(event) is QuoteEvent:
                     slot = _copied(event)  # other queues may hold the same event
-                    done += 1
                     slots[event.contract_id] = slot
+                    done, self._boxed = done + 1, self._boxed - 1
                     ready.append(slot)
                 else:
-                    slot.data = merged(slot.data, event.data)
-                    slot.received_at, slot.received_epoch = event.received_at, event.received_epoch
-                    self.merged += 1
-                    self.size -= 1
-                    done += 1
-        except BaseException:
-            if done < len(batch):
-                self._inbox[0] = batch[done:]
+                    done, self._boxed = done + 1, self._boxed - 1
+                    ready.append(event)
+        finally:
+            rest = batch[done:]
+            if rest:
+                self._inbox[0] = rest
             else:
                 del self._inbox[0]
-            raise
 
 
 def is_late(event: Any, clock: Clock) -> bool:
-    """Whether the consumer of *event* is so far behind that quotes are merged."""
+    """Whether *event* is so old that there may be fresher quotes to be merged into it.
+
+    An image that was merged is as old as the freshest quote in it, however long the oldest has waited.
+    """
     return bool(clock.monotonic() - event.received_at > BEHIND)
+
+
+def waiting_since(event: Any) -> float:
+    """When the oldest of what *event* holds came, in seconds of the monotonic clock."""
+    return float(event.received_at if event.first_at is None else event.first_at)
 
 
 def merged(old: Quote, new: Quote) -> Quote:
@@ -254,6 +274,7 @@ def _copied(event: QuoteEvent) -> QuoteEvent:
     return QuoteEvent(
         event.contract_id,
         event.data,
+        first_at=waiting_since(event),
         received_at=event.received_at,
         received_epoch=event.received_epoch,
         recovered=event.recovered,

@@ -3,11 +3,14 @@
 A consumer that keeps up sees every event; what happens to those of a slow one is in `backlog`. The hub's thread hands
 over whole batches and wakes the consumer once a batch. What the policies have let go of lies at hand and is taken
 without the lock, which is most of what an event costs.
+
+A signal's handler may call any of this, in the middle of any of it. So the end is one step without the lock, and the
+lock lets its own thread in; but who would take what a step has under its hands finds nothing. A handler may raise, too:
+an event goes from one place to the next in one step of C code, or its taker puts it back.
 """
 
 import logging
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
@@ -15,11 +18,12 @@ from typing import Any, Final, Self
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, QuoteEvent
-from topstep_sync.realtime.backlog import Backlog, is_late
+from topstep_sync.realtime.backlog import Backlog, is_late, waiting_since
 from topstep_sync.realtime.baton import Baton
 from topstep_sync.realtime.book import Book
 from topstep_sync.realtime.forks import REASON, survive
 from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.ownlock import OwnLock
 
 _log = logging.getLogger("topstep_sync.realtime")
 
@@ -35,7 +39,7 @@ class EventQueue:
         conflate: whether quotes of a contract are merged while the consumer is behind; False keeps every one.
         max_trades: events of market trades kept at least before the oldest are dropped; `None` for no limit.
         max_depth: events of depth kept at least before the books are dropped; `None` for no limit.
-        on_close: called once, with the queue, when it is closed.
+        on_close: called with the queue when it is closed; once, unless an exception ends the call.
         on_reset: called with the contract's id when its book was dropped, so that it can be fetched anew.
     """
 
@@ -53,16 +57,16 @@ class EventQueue:
             if limit is not None and limit < 1:
                 raise ValueError(f"{name} is {limit!r}; expected a number above 0, or None for no limit")
         self._clock, self._on_close, self._on_reset = clock, on_close, on_reset
-        self._at_hand: deque[Any] = deque()  # next to be taken, by whoever is first; filled under the lock
+        self._at_hand: deque[Any] = deque()  # next to be taken, by whoever is first; not only under the lock
+        self._taking = iter(self._at_hand.popleft, None)
         self._merging = bool(conflate)
-        self._lock = threading.Lock()  # guards everything below
-        self._backlog = Backlog(self._merging, max_trades, max_depth)
         self._arrived = Baton()
-        self._hungry = False  # whether somebody waits in `get`: what comes then need not go through the backlog
-        self._reason: str | None = None
-        self._failed = False
+        self._ends: list[tuple[str, bool]] = []  # why no more will come, and whether it failed; the first counts
         self._books: dict[str, Book] = {}
-        self._seen = 0  # of the first events that wait, how many that change a book have changed it already
+        self._lock = OwnLock()  # guards everything below, and the contents of the books
+        self._backlog = Backlog(self._merging, max_trades, max_depth)
+        self._hungry = False  # whether nothing waits but a consumer: what comes then need not go through the backlog
+        self._seen = 0  # of the first events in the backlog, how many that change a book have changed it already
         self._warn_at = _WARN_AT
         self.received = 0
         """Events handed over so far."""
@@ -74,19 +78,19 @@ class EventQueue:
         """The events of *batch* are behind those already here; their order stays. Does nothing once it is closed."""
         if not batch:
             return
+        size, resets = 0, []
         with self._lock:
-            if self._reason is not None:
+            if self._ends:
                 return
             self.received += len(batch)
-            resets: list[str] = []
-            if self._hungry and not self._at_hand and not self._backlog.size and _DEPTH.isdisjoint(map(type, batch)):
-                self._hungry = False
+            hungry, self._hungry = self._hungry, False
+            if hungry and _DEPTH.isdisjoint(map(type, batch)):
                 self._at_hand.extend(batch)
             else:
                 resets = self._backlog.put(batch)
-            if resets:  # whatever was seen of the books is among what was dropped
-                self._seen = 0
-            size = self._backlog.size
+                size = self._backlog.size
+                if resets:  # whatever was seen of the books is among what was dropped
+                    self._seen = 0
         self._arrived.set()
         if size > self._warn_at:
             self._warn_at = 2 * size
@@ -97,9 +101,8 @@ class EventQueue:
 
     def finish(self, reason: str, failed: bool = False) -> None:
         """No more events will come; iteration ends once those that wait are taken."""
-        with self._lock:
-            if self._reason is None:
-                self._reason, self._failed = reason, failed
+        if not self._ends:
+            self._ends.append((reason, failed))
         self._arrived.set()
 
     ############################################# the consumer's side #############################################
@@ -118,87 +121,72 @@ class EventQueue:
         """
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout is {timeout!r}; expected 0 or more seconds, or None")
-        hand, end = self._at_hand, None
-        while True:
-            if hand:
-                try:
-                    event = hand[0]  # known before it is gone, because a Ctrl-C comes after `popleft`
-                    event = hand.popleft()
-                    if not (self._merging and type(event) is QuoteEvent and is_late(event, self._clock)):
+        hand, end, sorted_out = self._at_hand, None, not self._merging
+        try:
+            while True:
+                late = False
+                if hand:
+                    try:
+                        for event in self._taking:  # one step: no signal is looked at before it has its name
+                            if sorted_out or event.__class__ is not QuoteEvent:
+                                return event
+                            break
+                    except IndexError:  # another consumer was first
+                        continue
+                    late = True  # for all that is known
+                    try:
+                        late = is_late(event, self._clock)
+                    finally:
+                        if late:
+                            hand.appendleft(event)
+                    if not late:
                         return event
-                    self._recall([event])
-                except IndexError:  # another consumer was first
-                    pass
-                except BaseException:
-                    self._recall([event])
-                    raise
-            event, end = self._next(block, timeout, end)
-            if event is not None:
-                return event
+                end = self._next(block, timeout, end, late)
+                sorted_out = True
+        except queue.Empty:
+            raise
+        except BaseException:  # others may wait for the same end, or can take what the interrupted one was woken for
+            self._arrived.set()
+            raise
 
-    def _next(self, block: bool, timeout: float | None, end: float | None) -> tuple[QuoteEvent | None, float | None]:
-        """A quote, be it late; `None` when something else may be at hand. And until when there is patience."""
+    def _next(self, block: bool, timeout: float | None, end: float | None, late: bool) -> float | None:
+        """Until when there is patience, as something may be at hand now; *late* is what was there before."""
+        if self._lock.mine():  # in a signal's handler, in the middle of a step
+            raise queue.Empty
         with self._lock:
-            if self._at_hand:  # another consumer filled it
-                self._recalled([])
-            quote = self._let_go()
-            if quote is not None or self._at_hand or self._backlog.size:  # others take what is at hand meanwhile
-                return quote, end
+            if late:
+                self._take_back()
+            if self._at_hand or self._let_go():
+                return end
+            self._hungry = True
+            self._arrived.clear()  # before the look at the end, which is told without the lock
             self._refuse_ended()
             now = self._clock.monotonic()
             if end is None:
                 end = now if not block else FOREVER if timeout is None else now + timeout
             if now >= end:
                 raise queue.Empty
-            self._hungry = True
-            self._arrived.clear()
-        self._wait(end, now)
-        return None, end
+        self._clock.wait(self._arrived, None if end == FOREVER else end - now)
+        return end
 
-    def _let_go(self) -> QuoteEvent | None:
-        """The oldest events, as far as no policy holds them, are at hand; but a quote, which may be late, is here."""
-        assert self._lock.locked()
-        quote = None
+    def _let_go(self) -> bool:
+        """Whether the oldest events, as far as no policy holds them, are at hand now."""
+        assert self._lock.mine()
         if not self._backlog.hand_over(self._at_hand, _DEPTH, self._clock):
             event = self._backlog.first(self._clock)
-            if type(event) is QuoteEvent:
-                quote = self._backlog.take(event)
-            elif event is not None:
-                self._note(event)
-                self._at_hand.append(self._backlog.take(event))
-        if self._at_hand or self._backlog.size:
-            self._arrived.set()  # another consumer may wait, and have missed its turn
-        return quote
+            if event is None:
+                return False
+            self._note(event)
+            self._at_hand.append(self._backlog.take(event))
+        self._arrived.set()  # another consumer may wait, and have missed its turn
+        return True
 
-    def _recall(self, taken: list[Any]) -> None:
-        with self._lock:
-            self._recalled(taken)
-
-    def _recalled(self, taken: list[Any]) -> None:
-        """*taken*, and after it what is at hand, wait in the backlog again, in front of all others."""
-        assert self._lock.locked()
-        hand = self._at_hand
-        try:
-            try:  # noqa: SIM105 - `suppress` is Python, in which a Ctrl-C could come
-                taken.extend(iter(hand.popleft, None))  # all in one step, though others may take some meanwhile
-            except IndexError:  # it has no other end
-                pass
-            if taken:
-                seen = self._seen + sum(type(event) in _DEPTH for event in taken)  # each has changed its book
-                self._backlog.put_back(taken)
-                self._seen = seen
-        except BaseException:
-            if taken and self._backlog.oldest() is not taken[0]:
-                hand.extendleft(reversed(taken))
-            raise
-
-    def _wait(self, end: float, now: float) -> None:
-        """Something arrived, or it is *end*. The caller has seen, under the lock, that nothing waits."""
-        try:
-            self._clock.wait(self._arrived, None if end == FOREVER else end - now)
-        except BaseException:
-            self._arrived.set()  # the interrupted one may have been woken for it; another can still take what came
-            raise
+    def _take_back(self) -> None:
+        """What is at hand waits in the backlog again, in front of all others."""
+        assert self._lock.mine()
+        self._hungry = False
+        if self._at_hand:
+            self._seen += self._backlog.put_back(self._at_hand, _DEPTH)  # each has changed its book
 
     def get_nowait(self) -> Any:
         """The oldest event that waits; raises `queue.Empty` when there is none."""
@@ -217,34 +205,40 @@ class EventQueue:
         if max is not None and max < 0:
             raise ValueError(f"max is {max!r}; expected 0 or more events, or None")
         end = self._clock.monotonic() + timeout
-        while True:
-            events: list[Any] = []
-            try:
+        events: list[Any] = []
+        try:
+            while not self._lock.mine():  # else in a signal's handler, in the middle of a step
                 with self._lock:
-                    if self._at_hand:
-                        self._recalled([])
+                    self._take_back()
                     if self._backlog.size:
                         events = self._backlog.take_all(self._clock, max)
-                        if not _DEPTH.isdisjoint(map(type, events)):
-                            self._noted(events)
+                        self._noted(events)
                         if self._backlog.size:
                             self._arrived.set()  # another consumer may have slept through what is left
-                        return events
+                        break
+                    self._hungry = False  # what is taken all at once is in the backlog
+                    self._arrived.clear()
                     self._refuse_ended()
                     now = self._clock.monotonic()
                     if now >= end:
-                        return []
-                    self._hungry = False  # what is taken all at once is in the backlog
-                    self._arrived.clear()
-            except BaseException:  # a Ctrl-C, or whatever else a signal's handler raises
-                if events:
-                    self._recall(events)
-                raise
-            self._wait(end, now)
+                        break
+                self._clock.wait(self._arrived, None if end == FOREVER else end - now)
+            return events
+        except BaseException:
+            self._give_back(events)
+            self._arrived.set()  # as in `get`
+            raise
+
+    def _give_back(self, events: list[Any]) -> None:
+        """*events*, which drain did not see through to its caller, are at hand, and the books know all of them."""
+        self._at_hand.extendleft(reversed(events))
+        with self._lock:
+            self._noted(events)  # what was noted before may be noted again
 
     def _noted(self, events: list[Any]) -> None:
-        for event in events:
-            self._note(event)
+        if not _DEPTH.isdisjoint(map(type, events)):
+            for event in events:
+                self._note(event)
 
     def wait_for(self, predicate: Callable[[Any], bool], timeout: float | None = None) -> Any:
         """The first event for which *predicate* is true. The others stay, in their order, for `get`.
@@ -254,21 +248,39 @@ class EventQueue:
         Raises:
             queue.Empty: none came within *timeout* seconds.
         """
+        event = None
+        try:
+            place, event = self._found(predicate, timeout)
+            self._arrived.set()  # another consumer may have found nothing meanwhile
+            return event
+        except BaseException:
+            if event is not None:
+                self._at_hand.insert(place, event)
+            self._arrived.set()
+            raise
+
+    def _found(self, predicate: Callable[[Any], bool], timeout: float | None) -> tuple[int, Any]:
+        """The first event for which *predicate* is true, and how many that came before it are at hand again."""
         end = FOREVER if timeout is None else self._clock.monotonic() + timeout
         aside: list[Any] = []
+        backwards = iter(aside.pop, None)
         try:
             while True:
                 left = end - self._clock.monotonic()
                 event = self.get(timeout=None if left == FOREVER else max(0.0, left))
                 aside.append(event)  # before the predicate, which may raise
                 if predicate(event):
-                    return aside.pop()
+                    break
                 if len(aside) % _ASIDE == 0:
-                    aside = self._squeezed(aside)
+                    aside[:] = self._squeezed(aside)
+            place = len(aside) - 1
+            del aside[-1]
+            return place, event
         finally:
-            with self._lock:
-                self._recalled(aside)
-            self._arrived.set()  # another consumer may have found nothing meanwhile
+            try:  # noqa: SIM105 - `suppress` is Python, in which a Ctrl-C could come
+                self._at_hand.extendleft(backwards)  # all in one step
+            except IndexError:  # it has no other end
+                pass
 
     def _squeezed(self, aside: list[Any]) -> list[Any]:
         with self._lock:
@@ -283,10 +295,9 @@ class EventQueue:
         return left
 
     def _refuse_ended(self) -> None:
-        assert self._lock.locked()
-        if self._reason is not None:
-            self._arrived.set()  # others may wait for the same answer
-            raise (StreamFailed if self._failed else StreamError)(self._reason)
+        if self._ends:
+            reason, failed = self._ends[0]
+            raise (StreamFailed if failed else StreamError)(reason)
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -303,13 +314,13 @@ class EventQueue:
 
     @property
     def lag(self) -> float:
-        """Seconds that the oldest waiting event has been here; 0.0 when none waits."""
+        """Seconds that the oldest waiting event has been here, or the oldest quote that is merged into it; else 0.0."""
         with self._lock:
             try:
                 oldest = self._at_hand[0]
             except IndexError:
                 oldest = self._backlog.oldest()
-        return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - oldest.received_at)
+        return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - waiting_since(oldest))
 
     @property
     def dropped(self) -> int:
@@ -334,24 +345,23 @@ class EventQueue:
     @property
     def closed(self) -> bool:
         """Whether no more events will come."""
-        return self._reason is not None
+        return bool(self._ends)
 
     @property
     def reason(self) -> str | None:
         """Why no more will come; `None` while they do."""
-        return self._reason
+        return self._ends[0][0] if self._ends else None
 
     def book(self, contract_id: str) -> Book:
         """The order book of a contract, as of the last depth event that was looked at; it goes on changing.
 
         It is empty after an event that says that the market hub is gone, until the hub tells of it anew.
         """
-        with self._lock:
-            return self._books.setdefault(contract_id, Book(contract_id))
+        return self._books.setdefault(contract_id, Book(contract_id))
 
     def _note(self, event: Any) -> None:
         """The books are as *event* leaves them; what `wait_for` looked at and put back has changed them then."""
-        assert self._lock.locked()
+        assert self._lock.mine()
         if self._seen and type(event) in _DEPTH:
             self._seen -= 1
         elif type(event) is DepthEvent:
@@ -360,19 +370,19 @@ class EventQueue:
             self._books[event.contract_id].clear()
         elif type(event) is ConnectionEvent and event.source == "market" and event.state != State.CONNECTED:
             # What changes from here on is never told, and the hub need not begin anew with a reset.
-            for book in self._books.values():
+            for book in list(self._books.values()):
                 book.clear()
 
     def close(self) -> None:
         """Nobody wants these events any more; subscriptions that no other queue needs are taken back. Idempotent."""
         self.finish("the queue was closed")
-        callback, self._on_close = self._on_close, None
-        if callback is not None:
+        if (callback := self._on_close) is not None:
             callback(self)
+            self._on_close = None  # only now: what is interrupted is seen through by the next `close`
 
     def forked(self) -> None:
         """In a child process: what was here can still be taken; no more will come."""
-        self._lock, self._arrived = threading.Lock(), Baton()
+        self._lock, self._arrived = OwnLock(), Baton()
         self._on_close = None
         self.finish(REASON, failed=True)
 
@@ -386,5 +396,5 @@ class EventQueue:
         return True  # an empty queue is still a queue
 
     def __repr__(self) -> str:
-        ended = f", closed: {self._reason}" if self._reason else ""
+        ended = f", closed: {self.reason}" if self._ends else ""
         return f"EventQueue({len(self)} waiting, lag {self.lag:.3f} s, {self.dropped} dropped{ended})"

@@ -638,6 +638,42 @@ def test_lag_is_the_age_of_the_oldest() -> None:
     assert "closed: the queue was closed" in repr(events)
 
 
+@pytest.mark.parametrize("rate", [42, 1000])
+def test_the_lag_of_a_stalled_consumer_grows_whatever_is_merged(rate: int) -> None:
+    """It counts from the oldest quote in the oldest image, through every merging; the image is as fresh as the last."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock)
+    for second in range(300):
+        events.put([quote("AB"[i % 2], clock.monotonic(), last_price=float(i)) for i in range(rate)])
+        clock.advance(1.0)
+        assert second + 1.0 == events.lag
+    assert events.merged > PILE
+    image = events.get()
+    assert ("A", 0.0, 299.0) == (image.contract_id, image.first_at, image.received_at)
+    assert 300.0 == events.lag
+    events.drain()
+    events.put([quote("A", clock.monotonic())])
+    clock.advance(0.05)
+    assert (pytest.approx(0.05), None) == (events.lag, events.get().first_at)
+
+
+def test_an_image_that_goes_back_keeps_its_age() -> None:
+    """What `wait_for` looked at, or a late consumer put back, has waited since its oldest quote came."""
+    clock = ManualClock(0.0)
+    events = EventQueue(clock=clock)
+    for _ in range(60):
+        events.put([quote("A", clock.monotonic()) for _ in range(100)])
+        clock.advance(1.0)
+    with pytest.raises(queue.Empty):
+        events.wait_for(lambda event: False, timeout=0.0)
+    assert 60.0 == events.lag
+    clock.advance(60.0)
+    events.put([quote("A", clock.monotonic(), last_price=5.0)])
+    assert 120.0 == events.lag
+    image = events.get()
+    assert (0.0, 120.0, 5.0) == (image.first_at, image.received_at, image.data.last_price)
+
+
 ################################################### the backlog ###################################################
 
 

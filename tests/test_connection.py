@@ -923,15 +923,15 @@ def test_in_a_forked_child_the_connection_is_the_parent_s(hub: RudeHub, dial: Di
     manager = dial()
     peer = hub.shaken()
     assert connected(manager)
-    thread, waker = manager._thread, manager._waker
-    assert thread is not None
-    assert waker is not None
-    waker.stop()  # the child has no such thread, nor that of the callbacks
-    thread.join(5)
+    owner = manager._owner
+    assert owner is not None
+    owner.stop()  # the child has no such thread, nor that of the callbacks
+    owner.join()
     assert manager._callbacks is not None
     manager._callbacks.close()
     peer.until_end()
-    manager._lock.acquire()
+    manager._estate.turn.acquire()
+    in_background(manager._lock.acquire).get(timeout=5)
     manager.forked()
     assert (State.DISCONNECTED, True) == (manager.state, "forked" in (manager.reason or ""))
     manager.connect(timeout=0)

@@ -39,6 +39,7 @@ FLOORS = {
     "realtime.websocket": 3, "realtime.connection": 3, "realtime.stream": 3, "realtime.opening": 3,
     "realtime.link": 3, "realtime.dialing": 3, "realtime.feeds": 3, "realtime.router": 3, "realtime.dispatch": 3,
     "realtime.user_feed": 3, "realtime.tokens": 3, "realtime.monitor": 3, "realtime.waker": 3, "realtime.channel": 3,
+    "realtime.owner": 3,
     "api": 3,
     # 4 assembly
     "session": 4, "snapshots": 4, "health": 4, "doctor": 4,

@@ -258,7 +258,7 @@ def test_a_gap_begins_where_the_program_stood_still(hub: RudeHub) -> None:
         sink.go.set()
         hub.shaken()
         assert sink.back.wait(5)
-        assert ([None, asleep], asleep) == (sink.gaps, manager._sure[1])
+        assert ([None, asleep], asleep) == (sink.gaps, manager._estate.sure[1])
 
 
 def test_the_handshake_is_given_up_by_the_clock(hub: RudeHub, held: Callable[..., Held]) -> None:

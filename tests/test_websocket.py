@@ -57,7 +57,7 @@ def test_a_goodbye_does_not_wait_for_a_peer_that_goes_on(ends: tuple[BufferedWeb
     dawdling.start()
     try:
         begun = time.monotonic()
-        ws.goodbye()
+        ws.goodbye([])
         assert time.monotonic() - begun < 4 * LINGER
     finally:
         over.set()

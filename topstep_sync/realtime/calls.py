@@ -1,11 +1,12 @@
 """A call of the hub's methods on its way, and the tray in which other threads lay what the owner shall send."""
 
+import contextlib
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from topstep_sync.clock import Signal
 from topstep_sync.errors import StreamError
 
 _log = logging.getLogger("topstep_sync.realtime")
@@ -34,7 +35,7 @@ class Call:
         """Called once with this call when it has ended, on the thread that ends it."""
         self.key = key
         """Its id on the wire, where the caller chooses it."""
-        self.done = threading.Event()
+        self.done = Signal()
         self.result: Any = None
         self.error: StreamError | None = None
 
@@ -58,20 +59,48 @@ class Call:
             _log.exception("! a callback of the call of %s failed; the connection goes on", self.target)
 
 
+class Post:
+    """A record on its way, which the hub does not answer."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.done = Signal()
+        self.error: StreamError | None = None
+        """Why it was not sent."""
+
+    def finish(self, *, error: StreamError | None = None) -> None:
+        """It was sent, or never is, and whoever waits for it knows."""
+        self.error = error
+        self.done.set()
+
+
 class Outbox:
-    """What other threads want of the owner; appending is atomic."""
+    """What other threads want of the owner, on one connection; appending is atomic."""
 
     def __init__(self) -> None:
-        self.texts: deque[str] = deque()
+        self.posts: deque[Post] = deque()
         self.calls: deque[Call] = deque()
         self.cancelled: deque[Call] = deque()
+        self._failure: StreamError | None = None
+
+    def put(self, asked: Call | Post) -> None:
+        """*asked* is sent soon, or fails."""
+        if isinstance(asked, Post):
+            self.posts.append(asked)
+        else:
+            self.calls.append(asked)
+        if self._failure is not None:
+            self._empty(self._failure)
 
     def fail(self, error: StreamError) -> None:
-        """Nothing in here is sent any more; who waits is told *error*."""
-        self.texts.clear()
-        while self.calls:
-            try:
-                call = self.calls.popleft()
-            except IndexError:  # who calls and who owns may both be here, and one was quicker
-                return
-            call.finish(error=error)
+        """Nothing in here is sent any more, nor what comes later; who waits is told *error*."""
+        self._failure = error
+        self._empty(error)
+
+    def _empty(self, error: StreamError) -> None:
+        with contextlib.suppress(IndexError):  # who asks and who owns may both be here, and one was quicker
+            while self.posts:
+                self.posts.popleft().finish(error=error)
+        with contextlib.suppress(IndexError):
+            while self.calls:
+                self.calls.popleft().finish(error=error)

@@ -1,10 +1,7 @@
-"""A hub connection that stays up (CONN-001): one thread, reconnects, fresh tokens, calls, subscriptions.
+"""A hub connection that stays up (CONN-001): reconnects, fresh tokens, calls, subscriptions.
 
-| attribute | written by | read by |
-|---|---|---|
-| `_state`, `_reason`, `_link` | the owner thread; `connect` and `disconnect` while there is none | anybody |
-| `_outbox` | anybody | the owner thread |
-| the socket | the owner thread | the owner thread |
+Its thread is in `owner`, one owner from each `connect` to the next `disconnect`. Nothing here waits under a lock, and
+what a signal's handler calls in the middle of anything here works as if it came before or after.
 """
 
 import atexit
@@ -13,26 +10,25 @@ import ssl
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from topstep_sync.checks import checked_url
-from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
+from topstep_sync.clock import SYSTEM_CLOCK, Clock, Signal
 from topstep_sync.config import USER_HUB_URL, Config, StreamConfig
 from topstep_sync.errors import ConnectionLost, StreamError, StreamFailed
 from topstep_sync.realtime import calls, signalr
+from topstep_sync.realtime.calls import Call, Post
 from topstep_sync.realtime.dialing import Dialer
 from topstep_sync.realtime.forks import REASON, survive
-from topstep_sync.realtime.lifecycle import Event, Schedule, State, after_logout, step
-from topstep_sync.realtime.link import Ended, Link, Sink
+from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.link import Link, Sink
+from topstep_sync.realtime.owner import Estate, Owner
 from topstep_sync.realtime.router import CallbackSink
 from topstep_sync.realtime.subscriptions import Subscriptions, Want
 from topstep_sync.realtime.tokens import token_source
-from topstep_sync.realtime.waker import Interrupted, Waker
-from topstep_sync.realtime.websocket import BufferedWebSocket
 
 _log = logging.getLogger("topstep_sync.realtime")
-
-JOIN: Final = 1.0  # seconds; the owner ends well within it, whatever it is doing
 
 
 class SignalRConnectionManager:
@@ -72,26 +68,15 @@ class SignalRConnectionManager:
     ) -> None:
         self.config, self.name = StreamConfig.of(config), name
         self.url = url = url if any_url else checked_url(url, "url")
-        self._clock, self._fast = clock, fast
-        self._dialer = Dialer(url, name, token_source(token_manager), self.config, clock, tls, headers or {}, bearer_in)
+        self._clock = clock
         self._callbacks = CallbackSink(event_router, f"topstep-{name}-callbacks", clock) if sink is None else None
-        self._sink: Sink = sink or self._callbacks  # type: ignore[assignment]
-        self.subscriptions, self._outbox = Subscriptions(), calls.Outbox()
-        self._lock = threading.Lock()  # one start or stop at a time: thread, waker; held while the thread ends
-        self._waker: Waker | None = None
-        self._thread: threading.Thread | None = None
-        self._state = State.DISCONNECTED
-        self._reason: str | None = None
-        self._settled = threading.Event()  # set while CONNECTED, FAILED or DISCONNECTED
-        self._link: Link | None = None
-        self._logout_at = -FOREVER  # monotonic: when the gateway last said that another program took over
-        self._stood = False  # whether it was ever established since `connect`
-        self._gap_start: float | None = None  # of a gap that goes on
-        self._sure = (clock.monotonic(), clock.epoch())  # of the last connection
-        self.reconnects: list[float] = []
-        """Monotonic times of the reconnects of the last hour."""
-        self.faults = 0
-        """How often the peer broke the protocol."""
+        told: Sink = sink or self._callbacks  # type: ignore[assignment]
+        dialer = Dialer(url, name, token_source(token_manager), self.config, clock, tls, headers or {}, bearer_in)
+        sure = (clock.monotonic(), clock.epoch())
+        self._estate = Estate(name, self.config, clock, dialer, told, fast, sure)
+        self._lock = threading.RLock()  # guards which owner there is; a handler may come to it in the same thread
+        self._owner: Owner | None = None
+        self._reason: str | None = None  # why there is none
         _alive.add(self)
         survive(self)
 
@@ -105,49 +90,64 @@ class SignalRConnectionManager:
 
         Raises:
             StreamFailed: it gave up for good; the message says why.
+            StreamError: the machine has no thread or no socket for it; nothing has changed.
         """
-        with self._lock:
-            if self._waker is not None and self._waker.stopped:
-                self._join()
-            if self._thread is None or not self._thread.is_alive():
-                if self._state is not State.FAILED:  # what was missed since it gave up is a gap like any other
-                    self._stood, self._gap_start = False, None
-                self._step(Event.CONNECT)
-                self._settled.clear()
-                self._waker = Waker(self._clock)
-                self._thread = threading.Thread(target=self._run, name=f"topstep-{self.name}", daemon=True)
-                self._thread.start()
-        limit = self.config.connect_timeout if timeout is None else timeout
-        self._clock.wait(self._settled, limit)
-        if self._state is State.FAILED:
-            raise StreamFailed(f"the {self.name} connection gave up: {self._reason}")
-        return self._state is State.CONNECTED
+        owner = self._owner
+        if owner is None or owner.over:
+            try:
+                owner = self._succeed(owner)
+            except (OSError, RuntimeError) as error:
+                words = f"the {self.name} connection cannot be started: {error}; end what uses threads or sockets"
+                raise StreamError(words, retryable=True) from error
+        self._clock.wait(owner.settled, self.config.connect_timeout if timeout is None else timeout)
+        if owner.state is State.FAILED:
+            raise StreamFailed(f"the {self.name} connection gave up: {owner.reason}")
+        return owner.state is State.CONNECTED
+
+    def _succeed(self, before: Owner | None) -> Owner:
+        """Who owns the connection after *before*. Whatever is raised instead, it is *before* as it was."""
+        if self._callbacks is not None:
+            self._callbacks.open()
+        new = Owner(self._estate, State.DISCONNECTED if before is None else before.legacy)
+        chosen = False
+        try:
+            with self._lock:
+                if self._owner is before:
+                    self._owner, chosen = new, True
+            if chosen:
+                new.start()
+        except BaseException:
+            with self._lock:
+                if self._owner is new:
+                    self._owner = before
+            new.call_off()
+            raise
+        if not chosen:
+            new.call_off()
+        return new if chosen else self._owner or new
 
     def hang_up(self) -> None:
         """The connection begins to end; `disconnect` sees it through."""
-        if (waker := self._waker) is not None:
-            waker.stop()
+        if (owner := self._owner) is not None:
+            owner.stop()
 
     def disconnect(self) -> None:
         """The connection is closed, politely if the hub listens, and the thread ends within a second; idempotent."""
-        with self._lock:
-            self.hang_up()
-            self._join()
-            if self._state is State.FAILED:
-                self._step(Event.DISCONNECT)
+        if (owner := self._owner) is not None:
+            owner.stop()
+            owner.join()
+            owner.dismiss()
         if self._callbacks is not None:
             self._callbacks.close()
-
-    def _join(self) -> None:
-        """The owner's thread has ended, unless it is the caller; it needs well below a second, and no lock of ours."""
-        assert self._lock.locked()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(JOIN)
 
     close = disconnect
 
     def __enter__(self) -> "SignalRConnectionManager":
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.disconnect()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -158,22 +158,37 @@ class SignalRConnectionManager:
     @property
     def state(self) -> State:
         """Where the connection is in its life."""
-        return self._state
+        return State.DISCONNECTED if (owner := self._owner) is None else owner.state
 
     @property
     def reason(self) -> str | None:
         """Why it is there, where there is a reason."""
-        return self._reason
+        return self._reason if (owner := self._owner) is None else owner.reason
 
     @property
     def link(self) -> Link | None:
         """The open connection, for who wants its times; `None` while there is none."""
-        return self._link
+        return None if (owner := self._owner) is None else owner.link
 
     @property
     def sure(self) -> tuple[float, float]:
         """What the hub sent before this moment, monotonic and in seconds since 1970, is here or never comes."""
-        return self._sure if self._link is None else self._link.sure
+        return self._estate.sure if (link := self.link) is None else link.sure
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        """What is asked of the hub, on this connection and on every later one."""
+        return self._estate.subscriptions
+
+    @property
+    def reconnects(self) -> list[float]:
+        """Monotonic times of the reconnects of the last hour."""
+        return self._estate.reconnects
+
+    @property
+    def faults(self) -> int:
+        """How often the peer broke the protocol."""
+        return self._estate.faults
 
     def subscribe(self, channel: str, callback: Callable[..., Any]) -> Callable[[], None]:
         """*callback* is called with the arguments of every invocation of *channel*, in any case of its letters.
@@ -192,7 +207,7 @@ class SignalRConnectionManager:
             raise StreamError("this connection feeds a stream; look at its events")
         return self._callbacks.observe(callback)
 
-    def want(self, *wants: Want, holder: Any = None) -> threading.Event:
+    def want(self, *wants: Want, holder: Any = None) -> Signal:
         """These calls are made now and after every reconnect; the event is set once the hub has answered them."""
         if self.subscriptions.add(wants, holder):
             self.wake()
@@ -209,18 +224,24 @@ class SignalRConnectionManager:
             self.wake()
 
     def send(self, target: str, *arguments: Any) -> None:
-        """The hub is told; it will not answer.
+        """The hub is told, and will not answer: the record is with the operating system, or would come too late.
+
+        On the connection's own thread it is only laid down, to be sent as soon as that thread has its next turn.
 
         Raises:
-            ConnectionLost: there is no connection.
+            ConnectionLost: there is no connection, or it ended first. Nothing is sent later.
         """
         self.post(signalr.invocation(target, arguments))
 
     def post(self, record: str) -> None:
-        """A record is sent as it is; raises as `send` does."""
-        self._require()
-        self._outbox.texts.append(record)
-        self.wake()
+        """A record is sent as it is; returns and raises as `send` does."""
+        post = Post(record)
+        owner = self._lay_down(post)
+        if owner.current:
+            return
+        self._clock.wait(post.done, None)
+        if post.error is not None:
+            raise post.error
 
     def invoke(self, target: str, *arguments: Any, timeout: float | None = None) -> Any:
         """What the hub answers to *target*.
@@ -236,17 +257,23 @@ class SignalRConnectionManager:
 
     def start_call(self, target: str, *arguments: Any, timeout: float | None = None, **options: Any) -> calls.Call:
         """A call on its way; *options* are those of `calls.Call`. With `on_item`, a streaming call."""
-        if threading.current_thread() is self._thread:
+        if (owner := self._owner) is not None and owner.current:
             raise StreamError("the connection's own thread cannot wait for itself")
         signalr.invocation(target, arguments)  # what cannot be sent is refused here, not on the owner's thread
-        self._require()
         limit = self.config.invoke_timeout if timeout is None else timeout
-        call = calls.Call(target, arguments, self._clock.monotonic() + limit, **options)
-        self._outbox.calls.append(call)
-        self.wake()
-        if self._link is None:
-            self._outbox.fail(self._lost())
+        call = Call(target, arguments, self._clock.monotonic() + limit, **options)
+        self._lay_down(call)
         return call
+
+    def _lay_down(self, asked: Call | Post) -> Owner:
+        """*asked* is with the owner of the connection that stands now, and goes out on that one or on none."""
+        owner = self._owner
+        outbox = None if owner is None else owner.outbox
+        if owner is None or outbox is None:
+            raise ConnectionLost(f"the {self.name} connection is {self.state}; nothing was sent")
+        outbox.put(asked)
+        self.wake()
+        return owner
 
     def result(self, call: calls.Call) -> Any:
         """The answer to *call*, once it is there; raises as `invoke` does."""
@@ -261,8 +288,10 @@ class SignalRConnectionManager:
 
     def cancel(self, call: calls.Call) -> None:
         """Nobody waits for *call* any more."""
-        self._outbox.cancelled.append(call)
-        self.wake()
+        outbox = None if (owner := self._owner) is None else owner.outbox
+        if outbox is not None:
+            outbox.cancelled.append(call)
+            self.wake()
 
     def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
         """*callback* runs on the callbacks' thread, after those already due."""
@@ -271,121 +300,25 @@ class SignalRConnectionManager:
 
     def conflicted(self) -> None:
         """The gateway said that another program took over: if the connection ends now, come back later than usual."""
-        self._logout_at = self._clock.monotonic()
-
-    def _require(self) -> None:
-        if self._state is not State.CONNECTED:
-            raise self._lost()
-
-    def _lost(self) -> ConnectionLost:
-        return ConnectionLost(f"the {self.name} connection is {self._state}; nothing was sent")
+        self._estate.logout_at = self._clock.monotonic()
 
     def wake(self) -> None:
         """The owner's thread looks around now."""
-        if (waker := self._waker) is not None:
-            waker.wake()
-
-    ############################################## the owner's thread ##############################################
-
-    def _run(self) -> None:
-        waker = self._waker
-        assert waker is not None
-        try:
-            self._keep_up(waker)
-        except Interrupted:
-            self._step(Event.DISCONNECT)
-        except Exception as error:  # a bug of ours must not look like a quiet market
-            _log.exception("! the thread of the %s connection failed", self.name)
-            self._step(Event.GAVE_UP, f"internal error: {type(error).__name__}: {error}")
-        finally:
-            self._outbox.fail(self._lost())
-            self.subscriptions.release()
-            self._settled.set()
-            waker.close()
-
-    def _keep_up(self, waker: Waker) -> None:
-        schedule = Schedule(self.config)
-        while True:
-            try:
-                self._live(waker, schedule)
-            except Ended as ended:
-                ending, reason = ended.ending, ended.reason
-            now = self._clock.monotonic()
-            ending = after_logout(ending, now - self._logout_at)
-            delay = schedule.after(ending, now, self._clock.random())
-            if delay is None:
-                _log.error("! the %s connection gave up: %s", self.name, reason)
-                self._step(Event.GAVE_UP, reason)
-                return
-            _log.warning("~ %s: %s; next attempt in %.1f s", self.name, reason, delay)
-            self._step(Event.LOST, reason)
-            waker.sleep(self._clock.monotonic() + delay)
-
-    def _live(self, waker: Waker, schedule: Schedule) -> None:
-        """One connection, from the attempt to its end, which is raised."""
-        ws = self._dialer.open(waker)
-        try:
-            self._serve(ws, waker, schedule)
-        finally:
-            ws.drop()
-
-    def _serve(self, ws: BufferedWebSocket, waker: Waker, schedule: Schedule) -> None:
-        link = Link(ws, waker, self._clock, self.config, self.subscriptions, self._outbox, self._sink, self._fast)
-        polite = False
-        try:
-            self.subscriptions.fresh()
-            link.handshake()
-            schedule.up(self._clock.monotonic())
-            self._link = link
-            link.serve(self._established)
-        except Interrupted:
-            polite = True
-            raise
-        finally:
-            self._link = None
-            self.faults += link.faults
-            self._sure = link.sure
-            if self._stood and self._gap_start is None:
-                self._gap_start = link.sure[1]
-            link.end(polite)
-            self._outbox.fail(ConnectionLost("the connection ended before the call was sent"))
-
-    def _established(self) -> None:
-        again, self._gap_start, self._stood = self._gap_start, None, True
-        if again is not None:
-            now = self._clock.monotonic()
-            self.reconnects = [at for at in self.reconnects if now - at < 3600] + [now]
-        self._step(Event.ESTABLISHED)
-        self._sink.established(again, self._clock.epoch())
-
-    def _step(self, event: Event, reason: str | None = None) -> None:
-        state = step(self._state, event)
-        if state is self._state and event is not Event.LOST:
-            return
-        self._state, self._reason = state, reason
-        if state in (State.CONNECTED, State.FAILED, State.DISCONNECTED):
-            self._settled.set()
-        else:
-            self._settled.clear()
-        _log.info("= %s is %s%s", self.name, state, f": {reason}" if reason else "")
-        self._sink.changed(state, reason)
+        if (owner := self._owner) is not None:
+            owner.wake()
 
     def forked(self) -> None:
         """In a child process: the thread is not here, and the connection is the parent's."""
-        self._lock, self._settled = threading.Lock(), threading.Event()
-        self._outbox, self.subscriptions = calls.Outbox(), Subscriptions()
-        link, self._link, self._thread = self._link, None, None
-        waker, self._waker = self._waker, None
-        self._state, self._reason = State.DISCONNECTED, REASON
+        self._lock = threading.RLock()
+        self._estate = replace(self._estate, subscriptions=Subscriptions(), turn=threading.Lock())
+        owner, self._owner, self._reason = self._owner, None, REASON
         if self._callbacks is not None:
             self._callbacks.forked()
-        if link is not None:
-            link.abandon()
-        if waker is not None:
-            waker.close()
+        if owner is not None:
+            owner.abandon()
 
     def __repr__(self) -> str:
-        return f"SignalRConnectionManager({self.name!r}, state={self._state.value!r})"
+        return f"SignalRConnectionManager({self.name!r}, state={self.state.value!r})"
 
 
 # Daemon threads are killed in mid-sentence when the interpreter ends; a goodbye before that is quick.
@@ -393,8 +326,14 @@ _alive: "weakref.WeakSet[SignalRConnectionManager]" = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    for manager in list(_alive):
-        manager.disconnect()
+    managers = list(_alive)
+    for manager in managers:
+        manager.hang_up()  # all at once: a hub that does not listen takes its time
+    for manager in managers:
+        try:
+            manager.disconnect()
+        except BaseException:  # the others have their goodbye all the same
+            _log.exception("! the %s connection was not closed", manager.name)
 
 
 atexit.register(_close_all)

@@ -15,6 +15,7 @@ from topstep_sync.realtime.opening import trusting_context
 from topstep_sync.realtime.tokens import Tokens
 from topstep_sync.realtime.waker import Interrupted, Waker
 from topstep_sync.realtime.websocket import BufferedWebSocket, UpgradeRefused, open_websocket
+from topstep_sync.redact import redact
 
 _log = logging.getLogger("topstep_sync.realtime")
 
@@ -40,7 +41,23 @@ class Dialer:
         self._in_header = bearer_in == "header"
 
     def open(self, waker: Waker) -> BufferedWebSocket:
-        """An upgraded connection; the token is asked for here, and once more when the hub refuses it."""
+        """An upgraded connection; the token is asked for here, and once more when the hub refuses it.
+
+        Raises:
+            Ended: there is none; whatever an attempt raises that nobody foresaw is a reason for another one, later.
+            Interrupted: `waker.stop()` was called.
+        """
+        try:
+            return self._open(waker)
+        except (Ended, Interrupted):
+            raise
+        except OSError as error:
+            raise Ended(Ending.LOST, f"no connection: {error or type(error).__name__}") from None
+        except Exception as error:
+            _log.exception("! %s: an attempt to connect failed", self._name)
+            raise Ended(Ending.LOST, f"no connection: {type(error).__name__}: {redact(str(error))}") from None
+
+    def _open(self, waker: Waker) -> BufferedWebSocket:
         if self._tls is None and self._url.startswith(("https", "wss")):
             self._tls = trusting_context()
         token = self._token(waker, self._tokens.token)
@@ -75,16 +92,5 @@ class Dialer:
         value, headers = None if token is None else token.value.reveal(), self._headers
         if value is not None and self._in_header:
             headers, value = {**headers, "Authorization": f"Bearer {value}"}, None
-        try:
-            return open_websocket(
-                self._url,
-                value,
-                waker,
-                at,
-                self._clock,
-                limit=self._config.max_message_bytes,
-                tls=self._tls,
-                headers=headers,
-            )
-        except OSError as error:
-            raise Ended(Ending.LOST, f"no connection: {error or type(error).__name__}") from None
+        limit, clock = self._config.max_message_bytes, self._clock
+        return open_websocket(self._url, value, waker, at, clock, limit=limit, tls=self._tls, headers=headers)

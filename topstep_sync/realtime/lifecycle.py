@@ -110,8 +110,9 @@ class Schedule:
         if ending is Ending.HOPELESS:
             return None
         least = 0
+        # The row is of nothing else: a hub that throws us out does it each time, whatever comes between is the weather.
+        self._kicks = self._kicks + 1 if ending is Ending.KICKED else 0
         if ending is Ending.KICKED:
-            self._kicks += 1
             if self._config.reconnect_on_close == "server" or self._kicks >= self._config.close_limit:
                 return None
             least = _KICKED_STEP

@@ -7,6 +7,7 @@ has arrived. Other threads only append to the outbox and wake the owner.
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import websocket
@@ -238,17 +239,18 @@ class Link:
     def _post(self) -> None:
         """Send what other threads asked for."""
         outbox = self._outbox
-        if outbox.texts or outbox.calls:
+        if outbox.posts or outbox.calls:
             for text in self._asked():
                 self._send(text)
         while outbox.cancelled:
             self._cancel(outbox.cancelled.popleft())
 
     def _asked(self) -> Iterator[str]:
-        """The records that other threads asked for; each leaves the outbox as it is taken."""
+        """The records that other threads asked for; who posted one is told when the next is asked for: it was sent."""
         outbox = self._outbox
-        while outbox.texts:
-            yield outbox.texts.popleft()
+        while outbox.posts:
+            yield outbox.posts[0].text
+            outbox.posts.popleft().finish()
         while outbox.calls:
             call = outbox.calls.popleft()
             make = signalr.invocation if call.on_item is None else signalr.stream_invocation
@@ -308,7 +310,7 @@ class Link:
         """The socket is closed and nobody waits for an answer any more. Nothing is resent."""
         if polite:
             # Who sends and then disconnects means both; the owner may not have had a turn in between.
-            self._ws.goodbye(*(self._asked() if self._handshaken else ()), signalr.CLOSE)
+            self._ws.goodbye(chain(self._asked() if self._handshaken else (), [signalr.CLOSE]))
         else:
             self._ws.drop()
         for pending in self._pending.values():

@@ -12,8 +12,8 @@ import socket
 import ssl
 import urllib.request
 from pathlib import Path
-from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import certifi
 
@@ -21,6 +21,8 @@ from topstep_sync.checks import LOOPBACK
 from topstep_sync.clock import Clock
 from topstep_sync.realtime.channel import Channel
 from topstep_sync.realtime.waker import Waker
+
+_OTHER_PROXIES: Final = ("https", "socks", "socks4", "socks4a", "socks5", "socks5h")
 
 
 def open_channel(url: str, waker: Waker, at: float, clock: Clock, tls: ssl.SSLContext | None = None) -> Channel:
@@ -37,9 +39,9 @@ def open_channel(url: str, waker: Waker, at: float, clock: Clock, tls: ssl.SSLCo
     if proxy is None:
         channel = Channel(_connect(host, port, waker, at, clock), waker, at)
     else:
-        via = proxy.hostname or ""
-        channel = Channel(_connect(via, proxy.port or 80, waker, at, clock), waker, at)
-        _tunnel(channel, host, port, proxy)
+        via, door, login = proxy
+        channel = Channel(_connect(via, door, waker, at, clock), waker, at)
+        _tunnel(channel, host, port, login)
     if secure:
         try:
             channel.secure(tls or trusting_context(), host)
@@ -109,25 +111,39 @@ def _connect_one(address: Any, waker: Waker, at: float) -> socket.socket:
     return sock
 
 
-def _proxy(host: str, secure: bool) -> SplitResult | None:
-    """The http proxy the environment names for *host*; the machine itself is never reached through one."""
+def _proxy(host: str, secure: bool) -> tuple[str, int, str | None] | None:
+    """The http proxy the environment names for *host*: host, port and login; this machine is never reached through one.
+
+    Raises:
+        OSError: what is named is no http proxy. Nothing of it is quoted but the kind, as a password may be anywhere.
+    """
     if host in LOOPBACK or urllib.request.proxy_bypass(host):
         return None
     proxies = urllib.request.getproxies()
     found = proxies.get("https" if secure else "http") or proxies.get("all")
     if not found:
         return None
-    parts = urlsplit(found if "://" in found else f"http://{found}")
-    if parts.scheme != "http":
-        raise OSError(f"a {parts.scheme} proxy is not supported for the stream; expected an http proxy")
-    return parts
+    try:
+        parts = urlsplit(found if "://" in found else f"http://{found}")
+        kind, via, port = parts.scheme, parts.hostname, parts.port or 80
+        cut = "@" in parts.path + parts.query + parts.fragment  # in the middle of the password
+    except ValueError:  # its words quote what stands where the port should
+        kind, via, port, cut = "http", None, 0, True
+    if kind in _OTHER_PROXIES:
+        raise OSError(f"a {kind} proxy is not supported for the stream; expected an http proxy")
+    if kind != "http" or cut or not via:
+        raise OSError(
+            "the proxy that the environment names makes no sense; expected http://user:password@host:port, "
+            "with / ? # @ and : in a password written as %2F %3F %23 %40 and %3A"
+        )
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
+    return via, port, login
 
 
-def _tunnel(channel: Channel, host: str, port: int, proxy: SplitResult) -> None:
+def _tunnel(channel: Channel, host: str, port: int, login: str | None) -> None:
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    if proxy.username:
-        login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    if login:
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(login.encode()).decode()}")
     request = "\r\n".join([*lines, "", ""]).encode()
     try:

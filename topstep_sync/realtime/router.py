@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from topstep_sync.clock import FOREVER, Clock
+from topstep_sync.clock import Clock
 from topstep_sync.realtime.dispatch import Dispatcher
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.subscriptions import Step
@@ -63,7 +63,7 @@ class CallbackSink:
         pass
 
     def due(self, now: float) -> float:
-        return FOREVER
+        return self._dispatcher.due(now)
 
     def call(self, callback: Handler, *arguments: Any) -> None:
         """*callback* runs after those already due; from any thread."""
@@ -72,6 +72,9 @@ class CallbackSink:
     def forked(self) -> None:
         """In a child process: the callbacks' thread is not here."""
         self._dispatcher.forked()
+
+    def open(self) -> None:
+        self._dispatcher.open()
 
     def close(self) -> None:
         self._dispatcher.close()

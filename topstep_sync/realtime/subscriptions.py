@@ -5,9 +5,12 @@ lets go. Per want at most one call is in flight, so that a hub that runs calls i
 """
 
 import threading
+from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from topstep_sync.clock import Signal
 
 
 class Want(NamedTuple):
@@ -47,21 +50,25 @@ class _Entry:
 
 
 class Subscriptions:
-    """The wants of one hub. Thread-safe; its lock is never held while anything else runs."""
+    """The wants of one hub. Thread-safe; its lock is never held while anything else runs.
+
+    Anything but a signal's handler, that is. It may call whatever is here from within itself, so what is walked through
+    is a copy, and what is taken out may be gone.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the entries and the watches
+        self._lock = threading.RLock()  # guards the entries
         self._entries: dict[Want, _Entry] = {}
-        self._watches: list[tuple[frozenset[Want], threading.Event]] = []
+        self._watches: deque[tuple[frozenset[Want], Signal]] = deque()  # any thread appends, the owner's takes
 
     def add(self, wants: Iterable[Want], holder: Hashable) -> bool:
         """*holder* wants these; whether there is something to send because of it."""
         with self._lock:
             for want in wants:
-                entry = self._entries.setdefault(want, _Entry())
+                entry = self._entries.setdefault(want, _Entry({holder}))
                 entry.holders.add(holder)
                 entry.refused = None
-            return any(self._due(entry) for entry in self._entries.values())
+            return any(self._due(entry) for entry in list(self._entries.values()))
 
     def remove(self, wants: Iterable[Want], holder: Hashable) -> bool:
         """*holder* wants these no more; whether there is something to send because of it."""
@@ -70,7 +77,7 @@ class Subscriptions:
                 if entry := self._entries.get(want):
                     entry.holders.discard(holder)
             self._forget()
-            return any(self._due(entry) for entry in self._entries.values())
+            return any(self._due(entry) for entry in list(self._entries.values()))
 
     def renew(self, want: Want) -> bool:
         """*want* is taken back and made again, if it stands; whether it does."""
@@ -84,7 +91,7 @@ class Subscriptions:
     def fresh(self) -> None:
         """A new connection: nothing stands, everything wanted is due, what was refused included."""
         with self._lock:
-            for entry in self._entries.values():
+            for entry in list(self._entries.values()):
                 entry.standing = entry.in_flight = entry.again = False
                 entry.refused = None
             self._forget()
@@ -93,7 +100,7 @@ class Subscriptions:
         """The calls to make now; each counts as in flight from here on."""
         with self._lock:
             steps = []
-            for want, entry in self._entries.items():
+            for want, entry in list(self._entries.items()):
                 if self._due(entry):
                     undoing = entry.standing
                     entry.in_flight = True
@@ -113,33 +120,30 @@ class Subscriptions:
                 entry.standing = error is None
                 entry.refused = error
             self._forget()
-            ready = [watch for watch in self._watches if self._settled(watch[0])]
-            self._watches = [watch for watch in self._watches if watch not in ready]
-        for _, event in ready:
-            event.set()
-
-    def watch(self, wants: Iterable[Want]) -> threading.Event:
-        """An event that is set once the hub has answered every one of *wants*."""
-        wanted, event = frozenset(wants), threading.Event()
-        with self._lock:
+        for _ in range(len(self._watches)):
+            wanted, event = self._watches.popleft()
             if self._settled(wanted):
                 event.set()
             else:
                 self._watches.append((wanted, event))
+
+    def watch(self, wants: Iterable[Want]) -> Signal:
+        """An event that is set once the hub has answered every one of *wants*."""
+        wanted, event = frozenset(wants), Signal()
+        self._watches.append((wanted, event))  # first: an answer that comes now is not overlooked
+        if self._settled(wanted):
+            event.set()
         return event
 
     def release(self) -> None:
-        """Every watch is set: there will be no answers."""
-        with self._lock:
-            watches, self._watches = self._watches, []
-        for _, event in watches:
-            event.set()
+        """Every watch is set: there will be no answers. Takes no lock, so that nobody who holds it keeps the owner."""
+        while self._watches:
+            self._watches.popleft()[1].set()
 
     @property
     def settled(self) -> bool:
         """Whether the hub has answered everything that was asked for."""
-        with self._lock:
-            return self._settled(self._entries)
+        return self._settled(list(self._entries))
 
     def agreed(self, wants: Iterable[Want]) -> bool:
         """Whether somebody wants each of *wants*, and the hub has answered it on this connection."""
@@ -150,24 +154,24 @@ class Subscriptions:
     def standing(self) -> set[Want]:
         """What the hub has agreed to send on this connection."""
         with self._lock:
-            return {want for want, entry in self._entries.items() if entry.standing}
+            return {want for want, entry in list(self._entries.items()) if entry.standing}
 
     def wanted(self) -> set[Want]:
         """What somebody wants, whether or not it stands."""
         with self._lock:
-            return {want for want, entry in self._entries.items() if entry.holders}
+            return {want for want, entry in list(self._entries.items()) if entry.holders}
 
     def refused(self) -> dict[Want, str]:
         """What the hub refused, and its words."""
         with self._lock:
-            return {want: entry.refused for want, entry in self._entries.items() if entry.refused is not None}
+            return {want: entry.refused for want, entry in list(self._entries.items()) if entry.refused is not None}
 
     def _settled(self, wants: Iterable[Want]) -> bool:
-        assert self._lock.locked()
-        return all(want not in self._entries or self._entries[want].settled for want in wants)
+        with self._lock:
+            entries = [self._entries.get(want) for want in wants]
+            return all(entry is None or entry.settled for entry in entries)
 
     def _due(self, entry: _Entry) -> bool:
-        assert self._lock.locked()
         if entry.in_flight:
             return False
         if entry.standing:
@@ -175,7 +179,6 @@ class Subscriptions:
         return bool(entry.holders) and entry.refused is None
 
     def _forget(self) -> None:
-        assert self._lock.locked()
         for want, entry in list(self._entries.items()):
             if not entry.holders and not entry.standing and not entry.in_flight:
-                del self._entries[want]
+                self._entries.pop(want, None)

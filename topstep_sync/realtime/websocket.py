@@ -8,7 +8,7 @@ at once: measured 4 times as many a second. The socket never blocks; whoever rea
 import logging
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import quote
 
@@ -171,7 +171,7 @@ class BufferedWebSocket(websocket.WebSocket):
             words = data[2:].decode("utf-8", "replace")
             raise PeerClosed(f"the server closed the WebSocket with code {code}{f' ({words})' if words else ''}")
 
-    def goodbye(self, *texts: str) -> None:
+    def goodbye(self, texts: Iterable[str]) -> None:
         """*texts* and a closing frame are sent, if the peer takes them within `LINGER` seconds; then it is closed."""
         try:
             self.sock.sock.settimeout(LINGER)

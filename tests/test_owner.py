@@ -1,0 +1,213 @@
+"""Beginning and ending a connection: whatever the machine refuses, and whoever interrupts."""
+
+import contextlib
+import errno
+import gc
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from interruptions import called_everywhere, elsewhere, interrupted_everywhere
+from rude_hub import RudeHub, soon
+
+from topstep_sync.errors import StreamError, StreamFailed
+from topstep_sync.realtime import connection
+from topstep_sync.realtime.connection import SignalRConnectionManager
+from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.subscriptions import Want
+
+OURS = ("topstep_sync.realtime",)
+WANT = Want("SubscribeOrders", (5,))
+
+
+@pytest.fixture(scope="module")
+def nowhere() -> Iterator[str]:
+    """The address of a hub that refuses every connection."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/hub"
+
+
+@pytest.fixture
+def hub() -> Iterator[RudeHub]:
+    with RudeHub() as made:
+        yield made
+
+
+def lonely(url: str, **config: Any) -> SignalRConnectionManager:
+    """A connection that will try once a minute, in vain."""
+    return SignalRConnectionManager(None, None, {"backoff_seconds": (60.0,), **config}, url=url, name="lonely")
+
+
+def tried(manager: SignalRConnectionManager) -> bool:
+    """Whether it is kept up: an attempt was made, and another will be."""
+    manager.connect(timeout=0)
+    return soon(lambda: manager.state is State.RECONNECTING)
+
+
+def ended(manager: SignalRConnectionManager) -> bool:
+    """Whether it can be disconnected, and nothing of it is left."""
+    elsewhere(manager.disconnect)
+    return soon(lambda: not [t for t in threading.enumerate() if t.name.startswith("topstep-")]) and (
+        manager.state is State.DISCONNECTED
+    )
+
+
+############################################# what the machine refuses #############################################
+
+
+def no_sockets(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def no_threads(self: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "refuse"), [(socket, "socketpair", no_sockets), (threading.Thread, "start", no_threads)]
+)
+def test_what_the_machine_refuses_changes_nothing(
+    nowhere: str, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, refuse: Any
+) -> None:
+    """Without a socket or a thread `connect` says so; it can be closed all the same, and works once there is one."""
+    manager = lonely(nowhere)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, refuse)
+        for _ in range(2):
+            with pytest.raises(StreamError, match=r"cannot be started: .*(open files|new thread)"):
+                manager.connect(timeout=0)
+            assert (State.DISCONNECTED, None) == (manager.state, manager.reason)
+        manager.disconnect()
+    assert tried(manager)
+    assert ended(manager)
+    failing = lonely(nowhere, max_attempts=0)
+    with pytest.raises(StreamFailed, match="refused"):
+        failing.connect()
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, refuse)
+        with pytest.raises(StreamError, match="cannot be started"):
+            failing.connect(timeout=0)
+    assert (State.FAILED, True) == (failing.state, "refused" in (failing.reason or ""))
+    assert ended(failing)
+
+
+@pytest.mark.filterwarnings("ignore:.*<socket:pytest.PytestUnraisableExceptionWarning")
+def test_connect_can_be_interrupted_at_any_moment(nowhere: str) -> None:
+    """After a Ctrl-C it runs, or nothing has happened; connecting works from there, and so does closing."""
+    count = 0
+    for manager, where in interrupted_everywhere(lambda: lonely(nowhere), lambda m: m.connect(timeout=0), OURS):
+        assert elsewhere(lambda m=manager: tried(m)), where
+        assert ended(manager), where
+        count += 1
+    assert count > 15
+    gc.collect()  # of wakers that nobody has got
+
+
+@pytest.mark.filterwarnings("ignore:.*<socket:pytest.PytestUnraisableExceptionWarning")
+def test_disconnect_can_be_interrupted_at_any_moment(nowhere: str) -> None:
+    """Whenever the Ctrl-C comes, a second one ends it, and it can be used again."""
+
+    def prepare() -> SignalRConnectionManager:
+        manager = lonely(nowhere)
+        manager.observe(lambda state, reason: None)
+        assert tried(manager)
+        return manager
+
+    for manager, where in interrupted_everywhere(prepare, SignalRConnectionManager.disconnect, OURS):
+        assert ended(manager), where
+        assert elsewhere(lambda m=manager: tried(m)), where
+        assert ended(manager), where
+
+
+def test_who_cannot_enter_leaves_nothing(nowhere: str) -> None:
+    """A block that never began has no end that would close the connection, so its beginning does."""
+    failing = lonely(nowhere, max_attempts=0)
+    with pytest.raises(StreamFailed), failing:
+        pass
+    assert State.DISCONNECTED is failing.state
+
+
+def test_at_exit_every_connection_is_closed(
+    nowhere: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever one of them raises, the others have their goodbye."""
+    managers = [lonely(nowhere) for _ in range(3)]
+    assert all(map(tried, managers))
+    monkeypatch.setattr(connection, "_alive", managers)
+    broken = managers[0]
+    monkeypatch.setattr(broken, "disconnect", lambda: [][0])
+    connection._close_all()
+    assert [State.DISCONNECTED] * 2 == [manager.state for manager in managers[1:]]
+    assert "the lonely connection was not closed" in caplog.text
+    monkeypatch.undo()
+    assert ended(broken)
+
+
+################################################# a signal's handler #################################################
+
+
+def quietly(work: Callable[[SignalRConnectionManager], object]) -> Callable[[SignalRConnectionManager], None]:
+    def act(manager: SignalRConnectionManager) -> None:
+        with contextlib.suppress(StreamError):
+            work(manager)
+
+    return act
+
+
+def leave(manager: SignalRConnectionManager) -> None:
+    """What most programs do at SIGTERM."""
+    manager.close()
+    raise SystemExit
+
+
+DOES: dict[str, Callable[[SignalRConnectionManager], object]] = {
+    "connect": lambda manager: manager.connect(timeout=0),
+    "disconnect": lambda manager: manager.disconnect(),
+    "subscribe": lambda manager: manager.subscribe("Channel", print)(),
+    "want": lambda manager: (manager.want(WANT, holder=1), manager.unwant([WANT], holder=1)),
+    "send": lambda manager: manager.send("Target", 1),
+    "invoke": lambda manager: manager.invoke("Target", 1),
+    "call_soon": lambda manager: manager.call_soon(str),
+    "leave": leave,
+}
+PAIRS = [(action, signal) for action in DOES for signal in ("disconnect", "connect", "leave") if action != "leave"]
+PAIRS += [("connect", "send"), ("disconnect", "subscribe"), ("want", "want"), ("call_soon", "call_soon")]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*<socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("stands", [False, True])
+@pytest.mark.parametrize(("action", "signal"), PAIRS)
+def test_a_handler_may_call_anything_in_the_middle_of_anything(
+    nowhere: str, stands: bool, action: str, signal: str
+) -> None:
+    """Nothing hangs; what the handler has closed is closed, unless it is connected again; and all goes on working."""
+
+    def prepare() -> SignalRConnectionManager:
+        manager = lonely(nowhere)
+        if stands:
+            manager.observe(lambda state, reason: None)
+            assert tried(manager)
+        return manager
+
+    for manager, where in called_everywhere(prepare, quietly(DOES[action]), quietly(DOES[signal]), OURS):
+        if where and signal in ("disconnect", "leave") and action != "connect":
+            assert soon(lambda m=manager: m.state is State.DISCONNECTED), where
+        if where and signal == "connect" and action != "disconnect":
+            assert manager.state in (State.CONNECTING, State.RECONNECTING), where
+        assert elsewhere(lambda m=manager: tried(m)), where
+        assert ended(manager), where
+    gc.collect()
+
+
+def test_a_handler_may_close_what_is_just_being_connected(nowhere: str) -> None:
+    """Between the choice of an owner and the start of its thread, and at every other moment of `connect`."""
+    for manager, where in called_everywhere(
+        lambda: lonely(nowhere), quietly(DOES["connect"]), quietly(DOES["disconnect"]), OURS
+    ):
+        assert manager.state in (State.DISCONNECTED, State.CONNECTING, State.RECONNECTING), where
+        assert ended(manager), where
+    gc.collect()

@@ -187,7 +187,7 @@ def test_health_tells_the_truth(gateway: Any, session: Session) -> None:
         assert soon(lambda: stream.health().market.reconnects == 1)
         assert soon(lambda: stream.health().market.state is State.CONNECTED)
         assert ("SubscribeContractQuotes(CON.F.US.MNQ.Z26)",) == tuple(stream.health().market.since_data)
-        assert (0, {}) == (stream.health().user.reconnects, dict(stream.health().user.since_data))
+        assert (0, ["account 536"]) == (stream.health().user.reconnects, list(stream.health().user.since_data))
 
 
 def test_a_second_queue_of_an_account_stands_at_once(session: Session) -> None:

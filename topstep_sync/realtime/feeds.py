@@ -53,6 +53,8 @@ class Feed:
         """Records that were not what the contract says, and were dropped."""
         self.tick: Callable[[float], float] = lambda now: FOREVER
         """Called every turn with the time; returns when it wants to be called next."""
+        self.look: Callable[[], None] = lambda: None
+        """Called when something happened that may be the hub's health."""
         self.report: Callable[[Any], None] = lambda event: None
         """Takes every event about the stream itself, for who listens beside the queues."""
 
@@ -111,6 +113,7 @@ class Feed:
         if state is State.FAILED:
             for route in self.routes:
                 route.queue.finish(f"the {self.hub} hub gave up: {reason}", failed=True)
+        self.look()
 
     def established(self, gap_start: float | None, gap_end: float) -> None:
         if gap_start is not None:

@@ -55,7 +55,8 @@ class HubHealth:
     round_trip: float | None = None
     """Of the last answered ping or call."""
     since_data: Mapping[str, float] = field(default_factory=dict)
-    """Subscription → since its last event, or since it stands."""
+    """Subscription → since its last event, or since it stands; on the user hub account → since its last event, or since
+    it was asked for."""
     stale: tuple[str, ...] = ()
     """Subscriptions without data for too long, though the market is open."""
     reconnects: int = 0

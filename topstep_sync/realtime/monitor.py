@@ -9,7 +9,7 @@ from topstep_sync.events import DepthEvent, QuoteEvent, TradesEvent
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.feeds import Feed
 from topstep_sync.realtime.health import Action, HubHealth, StaleWatch, Status, judge
-from topstep_sync.realtime.lifecycle import Ending
+from topstep_sync.realtime.lifecycle import Ending, State
 from topstep_sync.realtime.link import Ended
 from topstep_sync.realtime.subscriptions import Want
 from topstep_sync.realtime.user_feed import UserFeed
@@ -25,7 +25,7 @@ _BRINGS: Final = {
 
 
 class Monitor:
-    """The health of one hub. `tick` runs on the hub's thread, `report` on any."""
+    """The health of one hub. `tick` and `look` run on the hub's thread, `report` on any."""
 
     def __init__(self, connection: SignalRConnectionManager, feed: Feed, config: StreamConfig, clock: Clock) -> None:
         self._connection, self._feed, self._config, self._clock = connection, feed, config, clock
@@ -49,7 +49,7 @@ class Monitor:
         self._next = now + self._config.heartbeat_seconds
         standing = self._standing()
         action, keys = self._watch.decide(set(standing), self._feed.last_data, now, self._clock.epoch())
-        self._tell(self.report())
+        self.look()
         if action is Action.PROBE:
             _log.warning("~ %s: no data from %d subscriptions; subscribing anew", self._feed.hub, len(keys))
             for key in keys:
@@ -58,10 +58,15 @@ class Monitor:
             raise Ended(Ending.LOST, f"no market data for {self._config.stale_seconds:g} s, though the market is open")
         return self._next
 
-    def _tell(self, health: HubHealth) -> None:
-        if health.status is not self._status:
+    def look(self) -> None:
+        """The health is judged now; that it is another is logged, once."""
+        health = self.report()
+        if health.state is State.DISCONNECTED:  # as somebody wanted it
+            self._status = Status.HEALTHY
+        elif health.status is not self._status:
             self._status = health.status
-            level = logging.INFO if health.status is Status.HEALTHY else logging.WARNING
+            expected = health.status is Status.HEALTHY or health.state is State.CONNECTING
+            level = logging.INFO if expected else logging.WARNING
             _log.log(level, "= %s is %s: %s", health.hub, health.status, "; ".join(health.reasons) or "all is well")
 
     def _standing(self) -> dict[Any, Want]:
@@ -74,6 +79,7 @@ class Monitor:
         now, connection, feed = self._clock.monotonic(), self._connection, self._feed
         link, standing, last_data = connection.link, self._standing(), dict(feed.last_data)
         ages = self._watch.ages(set(standing), last_data, now)
+        named = feed.ages(now) if isinstance(feed, UserFeed) else {str(standing[key]): age for key, age in ages.items()}
         queues = [route.queue for route in feed.routes]
         hub = HubHealth(
             hub=feed.hub,
@@ -81,7 +87,7 @@ class Monitor:
             reason=connection.reason,
             since_inbound=None if link is None else now - link.heard_at,
             round_trip=None if link is None else link.round_trip,
-            since_data={str(standing[key]): age for key, age in ages.items()},
+            since_data=named,
             stale=tuple(str(standing[key]) for key in self._watch.stale(ages, self._clock.epoch())),
             reconnects=sum(now - at < 3600 for at in connection.reconnects),
             faults=connection.faults + (0 if link is None else link.faults),

@@ -43,7 +43,7 @@ class _Hub:
         self.connection = connection
         self.feed = feed
         self.monitor = Monitor(connection, feed, connection.config, clock)
-        feed.tick = self.monitor.tick
+        feed.tick, feed.look = self.monitor.tick, self.monitor.look
         self.ever: set[Any] = set()  # everything asked for since it was connected
 
     def route(self, queue: EventQueue, wanted: Iterable[Any]) -> None:

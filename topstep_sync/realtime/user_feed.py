@@ -251,6 +251,7 @@ class UserFeed(Feed):
             except Exception as failure:  # something in it that nobody thought of; the stream goes on without it
                 error = f"it makes no sense: {type(failure).__name__}: {failure}"
         self.trouble = error
+        self.look()
         if error is not None:
             self._failed(error)
             return
@@ -305,6 +306,14 @@ class UserFeed(Feed):
                 reconciled=reconciled,
             )
         )
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Account → seconds since its last event, or since it is wanted. A quiet one is no trouble. From any thread."""
+        accounts = sorted(frozenset().union(*(route.wanted for route in self.routes)))
+        heard = {
+            account: max(self.last_data.get(account, 0.0), self._wanted_at.get(account, 0.0)) for account in accounts
+        }
+        return {f"account {account}": now - at for account, at in heard.items() if at}
 
     ################################################### delivering ###################################################
 

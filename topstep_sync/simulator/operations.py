@@ -151,7 +151,8 @@ def search_orders(call: Call) -> Content:
     start, end = request.start_timestamp, request.end_timestamp
     # They ascend by creation: a search for the last minute does not look at the whole day.
     first = bisect_left(orders, start.timestamp() - 1.0, key=lambda order: order.created)
-    return done({"orders": [order.wire() for order in orders[first:] if _within(order.created, start, end)]})
+    found = [order.wire() for order in orders[first:] if _within(order.created, start, end)]
+    return done({"orders": found[: call.world.settings.search_rows or None]})
 
 
 def search_open_orders(call: Call) -> Content:
@@ -232,7 +233,8 @@ def search_trades(call: Call) -> Content:
         return done({"trades": None}, 1)
     start, end = request.start_timestamp, request.end_timestamp
     found = (t for t in reversed(exchange.ledger.trades) if t.account_id == request.account_id)
-    return done({"trades": [trade.wire() for trade in found if _within(trade.created, start, end)]})
+    wire = [trade.wire() for trade in found if _within(trade.created, start, end)]
+    return done({"trades": wire[: call.world.settings.search_rows or None]})
 
 
 _ORDER_KEY: Final = Binder(messages.ByOrder)

@@ -78,6 +78,8 @@ class Settings(HubSettings):
     history_window: float = switch(30.0, "length of that window")
     retry_after: str = switch("seconds", "form of Retry-After in a 429")
 
+    search_rows: int = switch(0, "most rows of a reply of Order/search and Trade/search, the first of them; 0: all")
+
     market_rate: float = switch(10.0, "steps per second of each market that somebody watches; 0: still")
     hours: str = switch("always", "trading hours: always open, or as at CME with its daily break")
     closed_code: int = switch(2, "errorCode of an order outside trading hours")

@@ -198,6 +198,41 @@ def test_start_says_why_it_cannot(hub: RudeHub, monkeypatch: pytest.MonkeyPatch)
         Client(hub).connection.start()
 
 
+def test_a_callback_may_stop_and_start(hub: RudeHub) -> None:
+    """As often as it likes: one thread runs the callbacks, one after the other and in order."""
+    client = Client(hub, RAW)
+    running, most = threading.Semaphore(1), []
+
+    def again(arguments: list[Any]) -> None:
+        most.append(running.acquire(blocking=False))
+        client.connection.stop()
+        client.connection.start()
+        client.told.put(arguments[0])
+        running.release()
+
+    client.connection.on("Again", again)
+    peer = client.start()
+    for number in range(3):
+        peers: queue.Queue[Peer] = queue.Queue()
+        threading.Thread(target=lambda peers=peers: peers.put(hub.shaken()), daemon=True).start()
+        peer.send(call("Again", number))
+        peer = peers.get(timeout=5)
+        assert [number, "close", "open"] == [client.next() for _ in range(3)]
+        assert 1 == sum(thread.name == "topstep-signalrcore-callbacks" for thread in threading.enumerate())
+    assert [True] * 3 == most
+    client.connection.stop()
+
+
+def test_every_vain_attempt_is_told(hub: RudeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """on_reconnect comes for each, also before the first open."""
+    monkeypatch.setattr("topstep_sync.compat._WAIT", 1.0)
+    hub.stop_listening()
+    client = Client(hub, {"type": "interval", "intervals": [0, 0.01]})
+    with pytest.raises(HubConnectionError, match="refused"):
+        client.connection.start()
+    assert ["reconnect", "reconnect", "close"] == [client.next() for _ in range(3)]
+
+
 def test_what_it_does_not_speak_is_refused_when_built() -> None:
     """Other transports and MessagePack; the JSON protocol by any name is fine."""
     builder = HubConnectionBuilder().with_url("http://127.0.0.1:1/hub")

@@ -1,5 +1,6 @@
 """A hub connection against a hub that does anything: the checklist of a correct client, fault by fault."""
 
+import logging
 import queue
 import socket
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websocket
 from certificates import authority, server_context
 from rude_hub import RS, RudeHub, call, frame, record, soon
 
@@ -174,6 +176,37 @@ def test_an_endless_header_is_cut_off(hub: RudeHub, dial: Dial) -> None:
             pause.wait(0.001)  # a socket of a hub that hung up says so only a moment later
     hub.shaken()
     assert connected(manager)
+
+
+@pytest.mark.parametrize("trouble", ["cookie", "resolve", "certifi", "proxy"])
+def test_whatever_an_attempt_raises_another_follows(
+    trouble: str, hub: RudeHub, dial: Dial, heard: Heard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cookie no browser would set, no thread to look a name up, no authorities, a proxy that makes no sense."""
+    words = {"cookie": "Illegal key", "resolve": "new thread", "certifi": "No such file", "proxy": "proxy"}[trouble]
+    if trouble == "cookie":
+        manager = dial()
+        peer = hub.tcp().read_request()
+        peer.answer(status="101 Switching Protocols\r\nSet-Cookie: a/b=1")
+    else:
+        url = hub.url.replace("127.0.0.1", "hub.example")
+        if trouble == "certifi":
+            url = url.replace("http", "https")
+            monkeypatch.setattr("certifi.where", lambda: str(tmp_path / "gone"))
+        elif trouble == "proxy":
+            monkeypatch.setenv("http_proxy", "http://me:pa/ss@proxy:8080")
+        else:
+            monkeypatch.setattr("topstep_sync.realtime.waker.Waker.errand", _no_thread)
+        manager = SignalRConnectionManager(None, None, {"backoff_seconds": (60.0,)}, url=url, any_url=True)
+        manager.connect(timeout=0)
+    assert soon(lambda: words in (manager.reason or ""))
+    assert State.RECONNECTING is manager.state
+    manager.disconnect()
+    assert State.DISCONNECTED is manager.state
+
+
+def _no_thread(*_: Any) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.parametrize("timeout", ["connect_timeout", "handshake_timeout"])
@@ -497,6 +530,57 @@ def test_calls_in_flight_fail_with_the_connection_and_are_not_repeated(hub: Rude
     assert connected(manager)
     manager.send("Marker")
     assert "Marker" == fresh.read_call()["target"]
+
+
+def test_while_it_reconnects_calls_are_refused(hub: RudeHub, dial: Dial) -> None:
+    """At once, and nothing of them is sent on the connection that follows."""
+    manager = dial(backoff_seconds=(0.1,))
+    peer = hub.shaken()
+    assert connected(manager)
+    peer.rst()
+    assert soon(lambda: manager.state is State.RECONNECTING)
+    for attempt in (manager.send, manager.invoke, manager.start_call):
+        with pytest.raises(ConnectionLost, match=r"is reconnecting; nothing was sent"):
+            attempt("Late")
+    peer = hub.shaken()
+    assert connected(manager)
+    manager.send("Next")
+    assert "Next" == peer.read_call()["target"]
+
+
+def test_what_was_handed_over_as_the_connection_ended_is_told_and_not_sent_later(
+    hub: RudeHub, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look whether it stands and the laying down, or before the owner's turn: never on the next one."""
+    manager = dial()
+    peer = hub.shaken()
+    assert connected(manager)
+    owner = manager._owner
+    assert owner is not None
+    outbox = owner.outbox
+    assert outbox is not None
+    put = outbox.put
+
+    def put_late(asked: Any) -> None:
+        peer.rst()
+        assert soon(lambda: owner.outbox is None)
+        put(asked)
+
+    monkeypatch.setattr(outbox, "put", put_late)
+    outcome = in_background(lambda: manager.send("Lost"))
+    assert "ended before this was sent" in str(outcome.get(timeout=5))
+    peer = hub.shaken()
+    assert connected(manager)
+    monkeypatch.setattr(manager, "wake", lambda: None)  # no turn for the owner before the next end
+    outcomes = [in_background(lambda: manager.send("Lost too")), in_background(lambda: manager.invoke("And this"))]
+    assert soon(lambda: owner.outbox is not None and len(owner.outbox.posts) == len(owner.outbox.calls) == 1)
+    peer.rst()
+    assert [ConnectionLost] * 2 == [type(outcome.get(timeout=5)) for outcome in outcomes]
+    monkeypatch.undo()
+    peer = hub.shaken()
+    assert connected(manager)
+    manager.send("Next")
+    assert "Next" == peer.read_call()["target"]
 
 
 def test_without_a_connection_calls_are_refused(hub: RudeHub, dial: Dial) -> None:
@@ -878,6 +962,30 @@ def test_a_server_that_does_not_read(hub: RudeHub, dial: Dial) -> None:
         manager.invoke("Huge", "x" * 20_000_000)
     hub.shaken()
     assert connected(manager)
+
+
+def test_no_log_shows_the_token(hub: RudeHub, dial: Dial, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even with everything switched on that websocket-client can write about its connections."""
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2lnbmF0dXJl-secret"
+    caplog.set_level(logging.DEBUG)
+    trace = logging.getLogger("websocket")
+    before = trace.level, list(trace.handlers)
+    websocket.enableTrace(True, handler=caplog.handler)
+    try:
+        manager = dial(token)
+        peer = hub.shaken()
+        assert (token, True) == (peer.token, connected(manager))
+        manager.send("Echo", 1)
+        peer.read_call()
+        peer.rst()
+        hub.tcp().read_request().answer(status="403 Forbidden")
+        failed(manager)
+    finally:
+        websocket.enableTrace(False)
+        trace.level, trace.handlers[:] = before
+    assert any(line.name == "websocket" and "GET /hub?access_token=" in line.getMessage() for line in caplog.records)
+    assert "c2lnbmF0dXJl" not in caplog.text
+    assert "eyJzdWIi" not in caplog.text
 
 
 def test_over_tls(heard: Heard, tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ def test_a_close_without_allow_reconnect() -> None:
     assert [None] == delays([Ending.KICKED], reconnect_on_close="server")
 
 
+@pytest.mark.parametrize("other", [Ending.LOST, Ending.CONFLICT])
+def test_the_row_of_closes_is_of_nothing_else(other: Ending) -> None:
+    """A hub that throws us out does it each time; one that is also away, or throws out another's login, is flaky."""
+    assert None not in delays([Ending.KICKED] * 4 + [other] + [Ending.KICKED] * 4)
+    assert [60.0, None] == delays([Ending.KICKED] * 4 + [other] + [Ending.KICKED] * 5)[-2:]
+    assert None not in delays([Ending.KICKED, other] * 20)
+
+
 def test_a_conflict_backs_off_further_each_time() -> None:
     """From the third step on, so that two programs do not throw each other out all day."""
     assert [10.0, 30.0, 60.0, 60.0] == delays([Ending.CONFLICT] * 4)

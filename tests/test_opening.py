@@ -240,6 +240,43 @@ def test_proxies_that_are_no_help(
         opened("http://hub.example/hub", waker).close()
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        "http://me:pa/ss@proxy:8080",
+        "http://me:80/ss@proxy:8080",
+        "http://me:pa?ss@proxy:8080",
+        "http://me:80#ss@proxy:8080",
+        "http://me:ss@proxy:eighty-ss",
+        "http://me:ss@[proxy:8080",
+        "http://me:ss@proxy:99999",
+        "http://me:s\u2100s@proxy:8080",
+        "ss://me:ss@proxy",
+        "http://",
+    ],
+)
+def test_a_proxy_that_makes_no_sense_is_refused_without_its_password(
+    waker: Waker, proxied: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """What is expected is said, and nothing that may be a piece of a password; nor is it looked up as a host."""
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    proxied(named)
+    with pytest.raises(OSError, match="makes no sense; expected http://user:password@host:port") as caught:
+        opened("https://hub.example/hub", waker)
+    assert "ss" not in str(caught.value).replace("makes no sense", "").replace("password", "")
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_proxy_that_never_answers_is_left_in_time(waker: Waker, proxied: Callable[[str], None]) -> None:
+    """CONNECT has as long as everything else."""
+    with RudeHub() as proxy:
+        proxied(f"http://127.0.0.1:{proxy.port}")
+        start = time.perf_counter()
+        with pytest.raises(TimeoutError):
+            opened("https://hub.example/hub", waker, timeout=0.1)
+        assert 0.1 <= time.perf_counter() - start < 2.0
+
+
 ####################################################### TLS #######################################################
 
 
@@ -389,3 +426,12 @@ def test_a_tls_handshake_that_hangs_can_be_called_off(waker: Waker) -> None:
         threading.Timer(0.1, waker.stop).start()
         with pytest.raises(Interrupted):
             opened(hub.url.replace("http", "https"), waker)
+
+
+def test_a_tls_handshake_that_hangs_ends_in_time(waker: Waker) -> None:
+    """A server that accepts and says nothing has as long as the connection may take."""
+    with RudeHub() as hub:
+        start = time.perf_counter()
+        with pytest.raises(TimeoutError):
+            opened(hub.url.replace("http", "https"), waker, timeout=0.1)
+        assert 0.1 <= time.perf_counter() - start < 2.0

@@ -6,16 +6,20 @@ import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from interruptions import called_everywhere, elsewhere, interrupted_everywhere
-from rude_hub import RudeHub, soon
+from rude_hub import RudeHub, call, record, soon
 
-from topstep_sync.errors import StreamError, StreamFailed
+from topstep_sync.errors import ConnectionLost, StreamError, StreamFailed
 from topstep_sync.realtime import connection
 from topstep_sync.realtime.connection import SignalRConnectionManager
-from topstep_sync.realtime.lifecycle import State
+from topstep_sync.realtime.lifecycle import TRANSITIONS, State
 from topstep_sync.realtime.subscriptions import Want
 
 OURS = ("topstep_sync.realtime",)
@@ -211,3 +215,102 @@ def test_a_handler_may_close_what_is_just_being_connected(nowhere: str) -> None:
         assert manager.state in (State.DISCONNECTED, State.CONNECTING, State.RECONNECTING), where
         assert ended(manager), where
     gc.collect()
+
+
+################################################# any order of events #################################################
+
+LEGAL = {(before, after) for (before, _), after in TRANSITIONS.items()}
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """A connection that lives through anything, against a hub that greets whoever comes while it is kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub = RudeHub()
+        self.hub._listener.settimeout(0.02)
+        self.over, self.kind = False, True
+        self.server = threading.Thread(target=self.greet, daemon=True)
+        self.server.start()
+        config = {"backoff_seconds": (0.0, 0.01), "close_limit": 1000}
+        self.manager = SignalRConnectionManager(None, None, config, url=self.hub.url, name="any")
+        self.told = [State.DISCONNECTED]
+        self.manager.observe(lambda state, reason: self.told.append(state))
+        self.done = threading.Event()
+        self.manager.on("Again", self.again)
+        self.restart = False
+
+    def greet(self) -> None:
+        while not self.over:
+            with contextlib.suppress(OSError, EOFError, AssertionError, KeyError):
+                peer = self.hub.tcp()
+                peer.read_request().answer().shake() if self.kind else peer.rst()
+
+    def again(self) -> None:
+        self.manager.disconnect()
+        if self.restart:
+            self.manager.connect(timeout=0)
+        self.done.set()
+
+    @rule(wait=st.booleans())
+    def connect(self, wait: bool) -> None:
+        self.manager.connect(timeout=0.02 if wait else 0)
+
+    @rule()
+    def disconnect(self) -> None:
+        self.manager.disconnect()
+        assert State.DISCONNECTED is self.manager.state
+
+    @rule(where=st.sampled_from([(socket, "socketpair", no_sockets), (threading.Thread, "start", no_threads)]))
+    def refused(self, where: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*where)
+            with contextlib.suppress(StreamError):
+                self.manager.connect(timeout=0)
+
+    @rule(how=st.sampled_from(["rst", "fin", "kick"]))
+    def lose(self, how: str) -> None:
+        for peer in list(self.hub.peers):
+            with contextlib.suppress(OSError):
+                peer.send(record(type=7, error="out")) if how == "kick" else getattr(peer, how)()
+
+    @rule(kind=st.booleans())
+    def change(self, kind: bool) -> None:
+        self.kind = kind
+
+    @rule()
+    def send(self) -> None:
+        with contextlib.suppress(ConnectionLost):
+            self.manager.send("Echo")
+
+    @rule(restart=st.booleans())
+    def from_a_callback(self, restart: bool) -> None:
+        if self.manager.state is not State.CONNECTED:
+            return
+        self.restart = restart
+        self.done.clear()
+        for peer in list(self.hub.peers):
+            with contextlib.suppress(OSError):
+                peer.send(call("Again"))
+        if self.done.wait(0.2) and not restart:
+            assert State.DISCONNECTED is self.manager.state
+
+    @invariant()
+    def it_never_gives_up(self) -> None:
+        assert self.manager.state is not State.FAILED, self.manager.reason
+
+    def teardown(self) -> None:
+        self.kind = True
+        assert soon(lambda: self.manager.connect(timeout=0.05))
+        self.over = True
+        for peer in list(self.hub.peers):
+            peer.fin()
+        assert ended(self.manager)
+        assert set(pairwise(self.told)) <= LEGAL
+        assert State.DISCONNECTED is self.told[-1]
+        self.server.join(6)
+        self.hub.__exit__()
+
+
+TestAnyOrder = pytest.mark.slow(AnyOrder.TestCase)
+TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)

@@ -18,6 +18,7 @@ What differs, each on purpose:
   it raises comes out of `start`, as before; later it counts as a failed attempt.
 * `send` and `invoke` raise `HubConnectionError` while there is no connection; nothing is dropped in silence. A call
   whose connection ends before the answer ends in `on_error`.
+* `on_reconnect` comes with every attempt that was in vain and is followed by another, also before the first `on_open`.
 * Targets match in any case of their letters, as in the official clients.
 * There is no negotiation, and only WebSockets and JSON: other transports and MessagePack are refused by `build`.
 * `configure_proxies` changes nothing (it did not for WebSockets before): proxies are those of the environment. Nor does

@@ -23,6 +23,7 @@ from topstep_sync.config import Config
 from topstep_sync.errors import ConnectionLost, HubError
 from topstep_sync.events import ConnectionEvent, OrderEvent, QuoteEvent, Reconnected, SessionConflict, TradeEvent
 from topstep_sync.models import OrderStatus
+from topstep_sync.realtime import signalr
 from topstep_sync.realtime.connection import SignalRConnectionManager
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.queue import EventQueue
@@ -114,6 +115,14 @@ def until_lost(events: EventQueue) -> list[Any]:
 
 def fills(events: list[Any]) -> list[int]:
     return [event.data.order_id for event in events if isinstance(event, TradeEvent)]
+
+
+def until_back(events: EventQueue) -> list[Any]:
+    """Everything up to the news that the gap is over."""
+    got = [events.get(timeout=20)]
+    while not isinstance(got[-1], Reconnected):
+        got.append(events.get(timeout=20))
+    return got
 
 
 def back(events: EventQueue, hub: str = "user", timeout: float = 20.0) -> Any:
@@ -222,8 +231,7 @@ def test_hundreds_of_fills_around_twenty_drops(reference: Reference) -> None:
     """Orders flow while connections are cut every way at any moment: each fill once, recovered or live."""
     chance = random.Random(7)
     placed: list[int] = []
-    # More of the twenty may be Closes that do not allow a return than a stream puts up with in a row.
-    with Session(config=reference.config(backoff_seconds=(0.0, 0.05), close_limit=20)) as session:
+    with Session(config=reference.config(backoff_seconds=(0.0, 0.05))) as session:
         with session.subscribe(accounts=[536]) as events:
             stop = threading.Event()
 
@@ -341,6 +349,25 @@ def test_timers_of_the_server() -> None:
             time.sleep(4)
             assert [] == [event for event in events.drain() if isinstance(event, ConnectionEvent)]
             assert (stream.health().user.round_trip or 9) < 0.5
+
+
+def test_the_server_gives_up_a_client_that_fell_silent() -> None:
+    """Its Close allows a return, so we are back by the first step, reconciled, and what was filled is told once."""
+    with aspnetcore.reference(limiter="none", clientTimeout=1, keepAlive=0.5) as ready:
+        reference = Reference(ready)
+        config = reference.config(ping_interval=20.0, backoff_seconds=(0.0, 30.0))
+        with Session(config=config) as session, session.subscribe(accounts=[536]) as events:
+            quiet(events, 0.2)
+            session._streaming()._hubs["user"].connection.post(signalr.PING)  # the first ping arms its timer
+            silent = time.monotonic()
+            lost = events.wait_for(lambda event: isinstance(event, ConnectionEvent), 10)
+            assert ("reconnecting", True) == (lost.state, "Connection closed with an error" in (lost.reason or ""))
+            assert 0.9 < time.monotonic() - silent < 4.0
+            placed = [reference.order(side % 2) for side in range(4)]
+            told = until_back(events)
+            assert told[-1].reconciled
+            assert time.monotonic() - silent < 6.0
+            assert placed == fills([*told, *quiet(events)])
 
 
 def test_tokens_that_expire_with_their_connections() -> None:

@@ -1,6 +1,7 @@
 """From invocations to events, in every shape that was ever seen."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,6 +88,16 @@ def test_a_sparse_quote() -> None:
     )
     assert datetime(2026, 7, 30, 13, 30, 31, 434753, UTC) == event.data.last_updated
     assert [event] == interpret("gatewayquote", [CONTRACT, QUOTE])
+
+
+@pytest.mark.parametrize(
+    ("target", "data"), [("GatewayQuote", QUOTE), ("GatewayTrade", [PRINT]), ("GatewayDepth", [LEVEL])]
+)
+def test_a_time_without_a_zone_is_utc(target: str, data: Any) -> None:
+    """The fast decoder leaves it to the other, which reads it as UTC."""
+    zoneless = json.loads(re.sub(r"(T[\d:.]+)(Z|\+00:00)", r"\1", json.dumps(data)))
+    assert None is fast(target, CONTRACT, zoneless)
+    assert [fast(target, CONTRACT, data)] == interpret(target, [CONTRACT, zoneless])
 
 
 def test_trades_and_depth_come_as_lists() -> None:

@@ -682,8 +682,14 @@ def test_reading_the_state_costs_nothing(session: Session) -> None:
     """A read of `session.state` takes no more than a microsecond; nothing is locked, copied or asked for."""
     with session.subscribe(accounts=[536]):
         assert session.state is session.state
-        # The best of many short rounds: a busy machine makes a round slower, and never quicker.
-        assert min(timeit.repeat(lambda: session.state, number=1_000, repeat=300)) / 1_000 <= 1e-6
+        tracing = sys.gettrace()
+        sys.settrace(None)  # whoever counts lines takes longer than what is measured
+        try:
+            # The best of many short rounds: a busy machine makes a round slower, and never quicker.
+            best = min(timeit.repeat(lambda: session.state, number=1_000, repeat=300)) / 1_000
+        finally:
+            sys.settrace(tracing)
+        assert best <= 1e-6
 
 
 class WrongClock(SystemClock):

@@ -111,12 +111,18 @@ def test_whatever_goes_wrong_with_one_event_is_told_and_passed(caplog: pytest.Lo
         told = fed.take("user", "GatewayUserOrder", [rows])
         user._deliver(user.reconciler.release())
         assert [1, 3] == [event.data.id for event in told + fed.queue.drain()]
-    user.take = lambda events, now, epoch: [].remove(events)  # type: ignore[method-assign,assignment]
+
+    def talkative(events: list[Any], now: float, epoch: float) -> None:
+        raise ValueError("access_token=secret-of-mine")
+
+    user.take = talkative  # type: ignore[method-assign]
     fed.take("user", "GatewayUserOrder", [[{**ORDER, "accountId": 704}]])
     assert (3, [1, 1, 1]) == (user.malformed, missed)
     assert ["ZeroDivisionError", "ZeroDivisionError", "ValueError"] == [
         record.message.partition("dropped: ")[2].partition(":")[0] for record in caplog.records
     ]
+    assert (True, False) == ("division by zero" in caplog.text, "secret-of-mine" in caplog.text)
+    assert 3 == caplog.text.count("Traceback")
 
 
 def test_a_program_that_ends_is_not_held_up() -> None:

@@ -54,7 +54,7 @@ class Feed:
         self.tick: Callable[[float], float] = lambda now: FOREVER
         """Called every turn with the time; returns when it wants to be called next."""
         self.look: Callable[[], None] = lambda: None
-        """Called when something happened that may be the hub's health."""
+        """Called when something happened that may have changed the hub's health."""
         self.report: Callable[[Any], None] = lambda event: None
         """Takes every event about the stream itself, for who listens beside the queues."""
 
@@ -91,7 +91,9 @@ class Feed:
     def _dropped(self, target: str, error: Exception, bug: bool = False) -> None:
         self.malformed += 1
         reason = f"{type(error).__name__}: {error}" if bug else error
-        _log.warning("! %s: a %s that makes no sense was dropped: %s", self.hub, target, reason, exc_info=bug)
+        _log.warning(
+            "! %s: a %s that makes no sense was dropped: %s", self.hub, target, reason, exc_info=error if bug else None
+        )
         self.missed()
 
     def missed(self) -> None:

@@ -5,11 +5,11 @@ fetched over REST, and what it says beyond the believed state comes out as ordin
 events that arrive meanwhile are held, and come after. What happened since the subscription was asked for is delivered
 exactly once, recovered or live, even when the gateway itself sends it twice.
 
-Trades have ids. Orders have versions: status, filled volume, and the time of their last update. Positions and
-accounts have neither: once the hub has told of one on a connection, it tells the rest, in order, and the snapshot is
-not asked about it. So a snapshot must be read in such an order that what the hub sent before its positions were read
-is here when it is applied (see `snapshots.fetch`). Where a held event says what the snapshot says, the gateway's own
-event is the one that is delivered.
+Trades have ids. Orders have versions: the time of their last update, their end, and the filled volume. Positions and
+accounts have neither, nor do orders within one moment: once the hub has told of one on a connection, it tells the rest,
+in order, and the snapshot is not asked about it. So a snapshot must be read in such an order that what the hub sent
+before its positions were read is here when it is applied (see `snapshots.fetch`). Where a held event says what the
+snapshot says, the gateway's own event is the one that is delivered.
 """
 
 import copy

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import websocket
 
-from topstep_sync.clock import FOREVER, Clock
+from topstep_sync.clock import FOREVER, SLICE, Clock
 from topstep_sync.config import StreamConfig
 from topstep_sync.errors import ConnectionLost, Fate, HubError
 from topstep_sync.realtime import signalr
@@ -20,7 +20,7 @@ from topstep_sync.realtime.calls import Call, Outbox
 from topstep_sync.realtime.lifecycle import Ending, State
 from topstep_sync.realtime.subscriptions import Step, Subscriptions
 from topstep_sync.realtime.waker import Interrupted, Waker
-from topstep_sync.realtime.websocket import BrokenFrame, BufferedWebSocket, PeerClosed
+from topstep_sync.realtime.websocket import HEAD, TEXT, BrokenFrame, BufferedWebSocket, PeerClosed
 
 _log = logging.getLogger("topstep_sync.realtime")
 
@@ -35,6 +35,10 @@ class Ended(Exception):
         super().__init__(reason)
         self.ending = ending
         self.reason = reason
+
+
+def _lost(error: Exception) -> Ended:
+    return Ended(Ending.LOST, str(error) or type(error).__name__)
 
 
 class Sink(Protocol):
@@ -135,7 +139,7 @@ class Link:
             until = min(self._sink.due(now), self._expire(now), self._keep_alive(now))
             # While nothing but events comes and nobody calls, nothing of the above can be due before *until*.
             while self._turn(until) and self.heard_at < until and not self._waker.called:
-                pass
+                self._hurry(until)
 
     def _turn(self, until: float) -> bool:
         """Take in what has arrived; wait for it, but not beyond *until*, nor when somebody wakes us.
@@ -152,7 +156,7 @@ class Link:
         try:
             messages = ws.messages()
         except (PeerClosed, OSError, websocket.WebSocketException) as error:
-            raise Ended(Ending.LOST, str(error) or type(error).__name__) from None
+            raise _lost(error) from None
         except BrokenFrame as error:
             self.faults += 1
             raise Ended(Ending.LOST, f"protocol error: {error}") from None
@@ -170,6 +174,45 @@ class Link:
         found = self._protocol.receive(messages[0] if len(messages) == 1 else b"".join(messages))
         self._take(found)
         return len(found) == 1 and type(found[0]) is signalr.Batch
+
+    def _hurry(self, until: float) -> None:
+        """Take in events in short turns, as long as nothing else comes, nobody calls, and it is before *until*.
+
+        A thousand times a second every turn is cold, and what it costs is how many functions and objects it touches
+        (measured: 8 of 95 µs from the hub to the consumer). Here each piece is taken that is one frame with whole
+        records of known events, as nearly all are; whatever else has come is put back as it was, for `_turn`.
+        """
+        ws, waker, clock, protocol, channel = self._ws, self._waker, self._clock, self._protocol, self._ws.sock
+        if not (ws.between and protocol.between):
+            return
+        poll, alone = waker.alone(channel.sock)
+        limit = min(self._config.max_message_bytes, 65_535)
+        while not waker.called and self.heard_at < until:
+            if poll(1000 * min(SLICE, until - self.heard_at)) != alone:
+                return
+            try:
+                data = channel.read()
+            except OSError as error:
+                raise _lost(error) from None
+            batch = None
+            if data and 4 < len(data) <= limit and data.endswith(signalr.RECORD_SEPARATOR):
+                first, length, extended = HEAD.unpack_from(data)
+                if first == TEXT and length == 126 and extended + 4 == len(data):
+                    batch = protocol.batch(data[4:-1])
+            if batch is None:
+                ws.unread(data)
+                return
+            self.sure = self._empty
+            self.heard_at, self.heard_epoch = now, epoch = clock.monotonic(), clock.epoch()
+            if not channel.more:
+                self._empty = now, epoch
+            for event in batch:
+                event.received_at = now
+                event.received_epoch = epoch
+            self._sink.events(batch, now, epoch)
+            if channel.more:
+                ws.more = True
+                return
 
     def _take(self, messages: list[signalr.Message]) -> None:
         now, epoch = self.heard_at, self.heard_epoch

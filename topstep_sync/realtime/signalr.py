@@ -107,6 +107,11 @@ class HubProtocol:
         self._rest = b""
         self._handshaken = False
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins a record, and the handshake is done."""
+        return self._handshaken and not self._rest
+
     def receive(self, data: bytes) -> list[Message]:
         """The messages that *data* completes, oldest first; what the fast decoder made comes in `Batch`es.
 
@@ -133,18 +138,22 @@ class HubProtocol:
 
     def _records(self, body: bytes) -> list[Message]:
         """The messages of *body*, records with separators between them and none at the end."""
-        if self._fast is not None:
-            separators = body.count(RECORD_SEPARATOR)
-            array = body.replace(RECORD_SEPARATOR, b",") if separators else body
-            try:
-                records = self._fast.decode(b"[" + array + b"]")
-            except _UNREADABLE:
-                pass
-            else:
-                # A record that is no single JSON value could pass as two; then the counts differ.
-                if len(records) == separators + 1:
-                    return [Batch(map(_arguments, records))]
-        return self._one_by_one(body)
+        batch = self.batch(body)
+        return [batch] if batch else self._one_by_one(body)
+
+    def batch(self, body: bytes) -> Batch | None:
+        """What the fast decoder makes of the records of *body*, with separators between them; `None` when it does not
+        know them all."""
+        if self._fast is None:
+            return None
+        separators = body.count(RECORD_SEPARATOR)
+        array = body.replace(RECORD_SEPARATOR, b",") if separators else body
+        try:
+            records = self._fast.decode(b"[" + array + b"]")
+        except _UNREADABLE:
+            return None
+        # A record that is no single JSON value could pass as two; then the counts differ.
+        return Batch(map(_arguments, records)) if len(records) == separators + 1 else None
 
     def _one_by_one(self, body: bytes) -> list[Message]:
         messages: list[Message] = []

@@ -29,7 +29,7 @@ class _Select:
         writing = [fd for fd, mask in self._masks.items() if mask == _WRITE]
         # Windows tells of a connection that failed only in the third list.
         found = select.select(reading, writing, writing, milliseconds / 1000)
-        return [(fd, 0) for fd in {*found[0], *found[1], *found[2]}]
+        return [(fd, self._masks[fd]) for fd in {*found[0], *found[1], *found[2]}]
 
 
 _READ: Final = getattr(select, "POLLIN", 1)
@@ -95,6 +95,14 @@ class Waker:
         if self.stopped:
             raise Interrupted
         return ready
+
+    def alone(self, sock: socket.socket) -> tuple[Callable[[float], list[tuple[int, int]]], list[tuple[int, int]]]:
+        """The bare wait for *sock*, which takes milliseconds, and what it returns when there is something to read, and
+        nothing else. For whoever waits so often that the calls on the way count; anything else is for `wait`."""
+        fd = sock.fileno()
+        if fd != self._fd or self._writing:
+            self._watch(fd, False)
+        return self._poll.poll, [(fd, _READ)]
 
     def _watch(self, fd: int, write: bool) -> None:
         """Wait for this descriptor from here on."""

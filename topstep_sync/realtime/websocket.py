@@ -25,13 +25,13 @@ _log = logging.getLogger("topstep_sync.realtime")
 _redacting = RedactingFilter()
 
 # First byte of a frame: FIN and opcode.
-_TEXT: Final = 0x81
+TEXT: Final = 0x81
 _TEXT_BEGUN: Final = 0x01
 _CONTINUED: Final = 0x00
 _ENDED: Final = 0x80
 _CONTROL: Final = 0x08
 
-_HEAD: Final = struct.Struct("!BBH")  # first byte, length or 126 or 127, and the length that follows a 126
+HEAD: Final = struct.Struct("!BBH")  # first byte, length or 126 or 127, and the length that follows a 126
 
 LINGER: Final = 0.25  # GUESS: seconds for the peer to read our goodbye; a round trip to another continent
 
@@ -65,6 +65,7 @@ class BufferedWebSocket(websocket.WebSocket):
         self._parts: list[bytes] | None = None  # of a message in fragments; None between messages
         self._size = 0
         self._failure: Exception | None = None  # to be told once what came before it is taken
+        self._torn = False  # whether the peer has half a frame, after which nothing makes sense to it
         self.heard = False
         """Whether the last `messages` took in any byte, a ping included."""
 
@@ -72,6 +73,15 @@ class BufferedWebSocket(websocket.WebSocket):
         """Whether another `messages` may find something without waiting."""
         self.ponged = False
         """Whether a ping of ours was answered; the reader of this takes it back."""
+
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins a message, and nothing was read that was not taken."""
+        return not (self.more or self._buffer or self._parts is not None)
+
+    def unread(self, data: bytes | None) -> None:
+        """*data*, which who read the channel has no use for, is what `messages` finds next."""
+        self.sock.ahead, self.more = data or b"", True
 
     def messages(self) -> list[bytes]:
         """The whole messages among what has arrived, oldest first; empty when there is none.
@@ -91,7 +101,7 @@ class BufferedWebSocket(websocket.WebSocket):
         found: list[bytes] = []
         if data:
             if not self._buffer and self._parts is None:
-                at = _plain_messages(data, found.append)
+                at = _plain_messages(data, found.append, self._limit)
                 if at == len(data):  # nearly always
                     return found
                 data = data[at:]
@@ -114,7 +124,7 @@ class BufferedWebSocket(websocket.WebSocket):
         buffer, at, end = self._buffer, 0, len(self._buffer)
         try:
             if self._parts is None:
-                at = _plain_messages(buffer, found.append)
+                at = _plain_messages(buffer, found.append, self._limit)
             while end - at >= 2:
                 first, length, start = buffer[at], buffer[at + 1], at + 2
                 if length >= 126:
@@ -124,12 +134,12 @@ class BufferedWebSocket(websocket.WebSocket):
                     if start > end:
                         break
                     length = int.from_bytes(buffer[at + 2 : start], "big")
-                    if length > self._limit:
-                        raise BrokenFrame(f"a message is longer than {self._limit} bytes")
+                if length > self._limit:
+                    raise BrokenFrame(f"a message is longer than {self._limit} bytes")
                 stop = start + length
                 if stop > end:
                     break
-                if first == _TEXT and self._parts is None:
+                if first == TEXT and self._parts is None:
                     found.append(buffer[start:stop])
                 else:
                     self._unusual(first, buffer[start:stop], found)
@@ -171,9 +181,18 @@ class BufferedWebSocket(websocket.WebSocket):
             words = data[2:].decode("utf-8", "replace")
             raise PeerClosed(f"the server closed the WebSocket with code {code}{f' ({words})' if words else ''}")
 
+    def send_frame(self, frame: ABNF) -> int:
+        """*frame* is with the operating system, whole. The library sends every kind of frame by this method."""
+        self._torn = True  # until it is whole: a wait for room may be called off
+        length: int = super().send_frame(frame)
+        self._torn = False
+        return length
+
     def goodbye(self, texts: Iterable[str]) -> None:
         """*texts* and a closing frame are sent, if the peer takes them within `LINGER` seconds; then it is closed."""
         try:
+            if self._torn:
+                return
             self.sock.sock.settimeout(LINGER)
             self.sock.patient = False
             for text in texts:
@@ -192,12 +211,13 @@ class BufferedWebSocket(websocket.WebSocket):
             channel.close()
 
 
-def _plain_messages(buffer: bytes, append: Callable[[bytes], None]) -> int:
+def _plain_messages(buffer: bytes, append: Callable[[bytes], None], limit: int) -> int:
     """Append the whole, unfragmented messages that *buffer* begins with; return where the first other frame starts.
 
-    The hot loop: one call reads a frame's head. Longer ones than 65 535 bytes are left to the loop that takes all.
+    The hot loop: one call reads a frame's head. Longer ones than 65 535 bytes, or than *limit*, are left to the loop
+    that takes all.
     """
-    at, end, head = 0, len(buffer), _HEAD.unpack_from
+    at, end, head = 0, len(buffer), HEAD.unpack_from
     while at + 4 <= end:
         first, length, extended = head(buffer, at)
         if length == 126:
@@ -207,7 +227,7 @@ def _plain_messages(buffer: bytes, append: Callable[[bytes], None]) -> int:
         else:
             break
         stop = start + length
-        if stop > end or first != _TEXT:
+        if stop > end or first != TEXT or length > limit:
             break
         append(buffer[start:stop])
         at = stop

@@ -420,14 +420,18 @@ def test_messages_have_a_limit(hub: RudeHub, dial: Dial, heard: Heard) -> None:
 ################################################### the records ###################################################
 
 
-def test_odd_records_are_ignored(hub: RudeHub, dial: Dial, heard: Heard) -> None:
-    """Unknown types, acks, sequences, unknown fields, headers and answers nobody asked for change nothing."""
+def test_odd_records_are_ignored(hub: RudeHub, dial: Dial, heard: Heard, caplog: pytest.LogCaptureFixture) -> None:
+    """Unknown types, acks, sequences, unknown fields, headers and answers nobody asked for change nothing; each type
+    that is unknown is logged, once."""
+    caplog.set_level(logging.INFO, "topstep_sync.realtime")
     dial()
     peer = hub.shaken()
     odd = [record(type=99), record(type=99, a=[]), record(type=8, sequenceId=1), record(type=9, sequenceId=1)]
     odd += [record(type=6), record(type=3, invocationId="nobody", result=1), record(type=2, invocationId="x", item=1)]
     peer.send(*odd, call("Still", headers={"a": "b"}, more=1))
     assert ("Still", []) == heard.next()
+    lines = [line.getMessage() for line in caplog.records if "was ignored" in line.getMessage()]
+    assert [99, 8, 9] == [int(line.split("type ")[1].split()[0]) for line in lines]
 
 
 def test_a_call_that_wants_an_answer_gets_one(hub: RudeHub, dial: Dial) -> None:

@@ -18,7 +18,6 @@ from topstep_sync.errors import StreamError, StreamFailed
 from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, Gap, OrderEvent, QuoteEvent, TradesEvent
 from topstep_sync.models import Depth, MarketTrade, Quote
 from topstep_sync.realtime.backlog import PILE, Backlog, merged
-from topstep_sync.realtime.baton import Baton
 from topstep_sync.realtime.book import Book
 from topstep_sync.realtime.queue import EventQueue
 
@@ -272,31 +271,6 @@ def test_32_consumers_share_a_queue() -> None:
     for consumer in consumers:
         consumer.join(10)
     assert sorted(range(3200)) == sorted(int(state) for mine in got for state in mine)
-
-
-def test_a_baton_wakes_one_waiter_who_may_pass_it_on() -> None:
-    """Set any number of times at once, it wakes one; a row of 32 who each pass it on are all woken."""
-    baton = Baton()
-    assert (False, False) == (baton.is_set(), baton.wait(0.01))
-    passed: queue.Queue[bool] = queue.Queue()
-
-    def wait_and_pass_on() -> None:
-        passed.put(baton.wait(5))
-        baton.set()
-
-    waiters = [threading.Thread(target=wait_and_pass_on) for _ in range(32)]
-    setters = [threading.Thread(target=baton.set) for _ in range(32)]
-    for thread in waiters + setters:
-        thread.start()
-    assert [True] * 32 == [passed.get(timeout=5) for _ in range(32)]
-    for thread in waiters + setters:
-        thread.join(5)
-    baton.set()
-    assert (True, True, False) == (baton.is_set(), baton.wait(), baton.wait(0.0))
-    baton.set()
-    baton.clear()
-    baton.clear()
-    assert (False, False) == (baton.is_set(), baton.wait(0.0))
 
 
 def test_an_interrupted_consumer_passes_the_baton() -> None:

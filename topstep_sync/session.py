@@ -83,6 +83,7 @@ class Session(TypedSession):
         found = Config.from_env() if config is None else Config.of(config)
         self.config: Final = found.replace(**changes) if changes else found
         self._closed = Signal()
+        self._closing: int | None = None  # the thread that is at it
         self._service = GatewayAuth(self.config, post=lambda *call: self._auth_post(*call), clock=clock)
         self.tokens: Final = TokenManager(self.config, self._service, clock=clock, storage=self._storage())
         self._limiter: Final = RateLimiter(self.config, clock=clock, budget=open_budget(self.config, clock=clock))
@@ -210,8 +211,11 @@ class Session(TypedSession):
         Raises:
             InvalidRequest: nothing was asked for, or not as ids.
             StreamError: the hubs did not agree in time. Nothing is subscribed.
+            SessionClosed: the session is closed, perhaps meanwhile.
         """
         stream = self._streaming()
+        if self._closed.is_set():  # in time for a stream that `close` has not seen
+            stream.close()
         queue = stream.subscribe(accounts=accounts, quotes=quotes, trades=trades, depth=depth, **options)
         self._queues = [*(known for known in self._queues if not known.closed), queue]
         self._warmth.start()
@@ -291,7 +295,7 @@ class Session(TypedSession):
         return self._queues
 
     def _ping(self) -> None:
-        if not self._keep_warm and not self._open_queues():
+        if self._closed.is_set() or not (self._keep_warm or self._open_queues()):
             self._warmth.stop()
             return
         request = self.prepare_request(requests.Request("GET", PING))
@@ -358,14 +362,23 @@ class Session(TypedSession):
     ################################################### the end ###################################################
 
     def close(self) -> None:
-        """Every wait of this session has ended, and its threads and connections are gone. May be called twice."""
+        """Every wait of this session has ended, and its threads and connections are gone. May be called twice.
+
+        By a signal's handler, too; one that comes in the middle of this leaves it to this.
+        """
         self._closed.set()
-        self._warmth.stop()
-        if self._stream is not None:
-            self._stream.close()
-        self.tokens.close()
-        self._limiter.close()
-        super().close()
+        if self._closing == threading.get_ident():
+            return
+        self._closing = threading.get_ident()
+        try:
+            self._warmth.stop()
+            if self._stream is not None:
+                self._stream.close()
+            self.tokens.close()
+            self._limiter.close()
+            super().close()
+        finally:
+            self._closing = None
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("a Session holds a token and open connections and is not pickled; make one in each process")

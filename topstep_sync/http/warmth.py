@@ -30,7 +30,7 @@ class Warmth:
         self._every = every
         self._clock = clock
         forks.remember(self)
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.RLock()  # guards the two below; a signal's handler may stop it in the middle of a start
         self._stop: Signal | None = None
         self._thread: threading.Thread | None = None
 
@@ -43,8 +43,8 @@ class Warmth:
         """The first ping is on its way; nothing when it is on already."""
         with self._lock:
             if self._stop is None or self._thread is None or not self._thread.is_alive():  # its start was interrupted
-                self._stop = Signal()
-                self._thread = threading.Thread(target=self._run, args=(self._stop,), name=NAME, daemon=True)
+                self._stop = stop = Signal()
+                self._thread = threading.Thread(target=self._run, args=(stop,), name=NAME, daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:
@@ -56,7 +56,7 @@ class Warmth:
 
     def forked(self) -> None:
         """In a child process: off, as its thread is not there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stop = self._thread = None
 
     def _run(self, stop: Signal) -> None:

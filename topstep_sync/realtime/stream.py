@@ -7,11 +7,15 @@
 | `user.reconciler` | the user hub's thread | the same; its `state` by anybody |
 | a queue | the hubs' threads on one side, the consumer on the other | |
 | what listeners are told | the hubs' threads | a thread of their own |
+
+A signal's handler may close a queue, or all of this, in the middle of anything here. So closing needs no lock: whoever
+connects looks before and after whether it was closed. And a queue that is closed in the middle of a change of the
+routes is seen off by whoever makes that change.
 """
 
+import contextlib
 import logging
 import ssl
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -25,6 +29,7 @@ from topstep_sync.realtime.forks import survive
 from topstep_sync.realtime.health import Health
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.monitor import Monitor
+from topstep_sync.realtime.ownlock import OwnLock
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.state import TradingState
 from topstep_sync.realtime.subscriptions import Want
@@ -82,7 +87,8 @@ class Stream:
         listener: Callable[[], Callable[[Any], None] | None] = lambda: None,
     ) -> None:
         self._config, self._tokens, self._clock, self._tls = config, tokens, clock, tls
-        self._lock = threading.Lock()  # guards the routes, the wants and what follows from them
+        self._lock = OwnLock()  # guards the routes, the wants and what follows from them
+        self._leaving: set[EventQueue] = set()  # closed queues that are still routed
         self._user = UserFeed(clock, snapshot, config.stream.hold_seconds, skew)
         self._market = MarketFeed(clock)
         self._reports = Dispatcher("topstep-stream-listeners", clock)
@@ -138,6 +144,7 @@ class Stream:
             InvalidRequest: nothing was asked for, or not as ids.
             StreamFailed: a hub gave up; the message says why.
             StreamError: the hubs did not agree in time. Nothing is subscribed.
+            SessionClosed: the stream is closed, perhaps meanwhile.
         """
         account_ids = _checked(accounts, int, "accounts", "account ids such as 536")
         contracts = {
@@ -155,13 +162,12 @@ class Stream:
             asked.append((self._hubs["market"], list(market.values())))
         try:
             with self._lock:
-                if self._closed:
-                    raise SessionClosed("the session was closed; make a new one")
                 for hub, wants in asked:
                     hub.route(queue, account_ids if hub.feed is self._user else market)
                     if hub.feed is self._user:
                         self._user.watch(account_ids)
                     hub.connection.want(*wants, holder=queue)
+            self._see_off()
             self._settle(asked, Deadline(wait, self._clock))
         except BaseException:
             queue.close()
@@ -179,12 +185,13 @@ class Stream:
 
     def _settle(self, asked: list[tuple[_Hub, list[Want]]], deadline: Deadline) -> None:
         for hub, _ in asked:
-            hub.connection.connect(timeout=0)
+            self._connect(hub)
         if deadline.remaining() <= 0:
             return
         for hub, wants in asked:
             watch = hub.connection.subscriptions.watch(wants)
             self._clock.wait(watch, deadline.remaining())
+            self._refuse_closed()
             connection = hub.connection
             if connection.state is State.FAILED:
                 raise StreamFailed(f"the {connection.name} hub gave up: {connection.reason}")
@@ -197,26 +204,57 @@ class Stream:
             if hub.feed is self._user:
                 self._clock.wait(self._user.caught_up, min(deadline.remaining(), self._config.stream.hold_seconds))
 
+    def _connect(self, hub: _Hub) -> None:
+        """The hub's connection is kept up; but not if the stream is closed, whenever that was."""
+        self._refuse_closed()
+        try:
+            hub.connection.connect(timeout=0)
+        finally:
+            if self._closed:
+                hub.connection.disconnect()
+        self._refuse_closed()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise SessionClosed("the session was closed; make a new one")
+
     def _release(self, queue: EventQueue) -> None:
         """*queue* was closed: nothing comes for it any more, and what only it wanted is taken back."""
-        idle = []
-        with self._lock:
-            before = self._watched()
+        self._leaving.add(queue)
+        if not self._lock.mine():  # else in a signal's handler, and whom it interrupted sees the queue off
+            self._see_off()
+
+    def _see_off(self) -> None:
+        while self._leaving:
+            with self._lock:
+                self._unroute(list(self._leaving))
+                idle = [hub for hub in self._hubs.values() if not hub.feed.routes]
+                for hub in idle:
+                    hub.ever.clear()
+            for hub in idle:
+                hub.connection.hang_up()  # both at once, and though the wait for the first be interrupted
+            for hub in idle:
+                self._end(hub)
+
+    def _unroute(self, queues: list[EventQueue]) -> None:
+        assert self._lock.mine()
+        before = self._watched()
+        for queue in queues:
             for hub in self._hubs.values():
                 hub.unroute(queue)
                 hub.connection.unwant(hub.connection.subscriptions.wanted(), holder=queue)
-                if not hub.feed.routes:
-                    hub.ever.clear()
-                    idle.append(hub)
-            if gone := before - self._watched():
-                self._user.forget(gone)
-                self._hubs["user"].connection.wake()
-        for hub in idle:
+        if gone := before - self._watched():
+            self._user.forget(gone)
+            self._hubs["user"].connection.wake()
+        self._leaving.difference_update(queues)
+
+    def _end(self, hub: _Hub) -> None:
+        try:
             hub.connection.disconnect()
-            with self._lock:
-                wanted_again = bool(hub.feed.routes) and not self._closed
-            if wanted_again:  # somebody subscribed while the connection was ending
-                hub.connection.connect(timeout=0)
+        finally:
+            if hub.feed.routes:  # somebody subscribed while the connection was ending, and is told how that goes
+                with contextlib.suppress(SessionClosed, StreamFailed):
+                    self._connect(hub)
 
     def _watched(self) -> set[int]:
         return {account for route in self._user.routes for account in route.wanted}
@@ -235,9 +273,8 @@ class Stream:
 
     def close(self) -> None:
         """Every queue ends and both threads are gone within a second; idempotent."""
-        with self._lock:
-            self._closed = True
-            queues = {route.queue for hub in self._hubs.values() for route in hub.feed.routes}
+        self._closed = True
+        queues = {route.queue for hub in self._hubs.values() for route in hub.feed.routes}
         for queue in queues:
             queue.finish("the session was closed")
         for hub in self._hubs.values():
@@ -253,7 +290,7 @@ class Stream:
 
     def forked(self) -> None:
         """In a child process: nothing is subscribed any more, and subscribing connects anew."""
-        self._lock = threading.Lock()
+        self._lock, self._leaving = OwnLock(), set()
         for hub in self._hubs.values():
             hub.feed.routes = ()
             hub.ever.clear()

@@ -9,7 +9,6 @@ import pytest
 from interruptions import called_everywhere, elsewhere, interrupted_everywhere
 from rude_hub import RudeHub, soon
 
-from topstep_sync import session as session_module
 from topstep_sync.config import Config
 from topstep_sync.errors import SessionClosed, StreamError
 from topstep_sync.realtime.connection import SignalRConnectionManager
@@ -19,7 +18,7 @@ from topstep_sync.realtime.stream import Stream
 from topstep_sync.session import Session
 
 MNQ = "CON.F.US.MNQ.Z26"
-_ROOMS = ("realtime.stream", "realtime.subscriptions", "session", "http.warmth")
+_ROOMS = ("realtime.stream", "realtime.subscriptions", "realtime.queue", "realtime.feeds", "session", "http.warmth")
 OURS = tuple(f"topstep_sync.{room}" for room in _ROOMS)
 
 
@@ -28,12 +27,6 @@ def hub() -> Iterator[RudeHub]:
     """A hub that never answers: what matters here is who goes on asking."""
     with RudeHub() as made:
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the connection says within its own methods is a matter of the connection's."""
-    monkeypatch.setattr(Stream, "_report", lambda self, event: None)
 
 
 def threads() -> list[str]:
@@ -221,11 +214,11 @@ def test_a_stream_that_is_closed_while_a_hub_that_is_wanted_again_ends(
 class Shop:
     """A session that has subscribed to nothing yet."""
 
-    def __init__(self, hub: RudeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, hub: RudeHub) -> None:
         url: Any = hub.url
         config = Config(user_name="u", api_key="k", base_url=url.removesuffix("/hub"), user_hub_url=url)  # type: ignore[arg-type]
         self.session = Session(config=config.replace(market_hub_url=url))
-        monkeypatch.setattr(self.session, "_adapter", self.session._adapter)
+        self.session.tokens.adopt("token")  # there is nobody to log in to
 
     def subscribe(self) -> None:
         with contextlib.suppress(SessionClosed):
@@ -240,9 +233,8 @@ def test_a_handler_may_close_the_session_at_any_moment(
     hub: RudeHub, monkeypatch: pytest.MonkeyPatch, action: Callable[[Shop], None]
 ) -> None:
     """SIGTERM while it subscribes for the first time, or closes: nothing hangs, nothing is left."""
-    monkeypatch.setattr(session_module.Session, "_ping", lambda self: None)
-    monkeypatch.setattr(session_module, "PING", "/ping")
-    for shop, where in called_everywhere(lambda: Shop(hub, monkeypatch), action, Shop.close, OURS):
+    monkeypatch.setattr(Session, "_ping", lambda self: None)
+    for shop, where in called_everywhere(lambda: Shop(hub), action, Shop.close, OURS):
         if where:
             with pytest.raises(SessionClosed):
                 elsewhere(lambda shop=shop: shop.session.subscribe(quotes=[MNQ], wait=0))

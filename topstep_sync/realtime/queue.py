@@ -76,7 +76,7 @@ class EventQueue:
 
     def put(self, batch: list[Any]) -> None:
         """The events of *batch* are behind those already here; their order stays. Does nothing once it is closed."""
-        if not batch:
+        if not batch or self._ends:  # at its end the hub's thread waits for no lock; a signal's handler may wait for it
             return
         size, resets = 0, []
         with self._lock:
@@ -315,11 +315,10 @@ class EventQueue:
     @property
     def lag(self) -> float:
         """Seconds that the oldest waiting event has been here, or the oldest quote that is merged into it; else 0.0."""
-        with self._lock:
-            try:
-                oldest = self._at_hand[0]
-            except IndexError:
-                oldest = self._backlog.oldest()
+        try:
+            oldest = self._at_hand[0]
+        except IndexError:
+            oldest = self._backlog.oldest()
         return 0.0 if oldest is None else max(0.0, self._clock.monotonic() - waiting_since(oldest))
 
     @property

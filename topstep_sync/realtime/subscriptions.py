@@ -152,9 +152,8 @@ class Subscriptions:
             return all(entry is not None and entry.holders and entry.settled for entry in entries)
 
     def standing(self) -> set[Want]:
-        """What the hub has agreed to send on this connection."""
-        with self._lock:
-            return {want for want, entry in list(self._entries.items()) if entry.standing}
+        """What the hub has agreed to send on this connection. Takes no lock, as `release`."""
+        return {want for want, entry in list(self._entries.items()) if entry.standing}
 
     def wanted(self) -> set[Want]:
         """What somebody wants, whether or not it stands."""

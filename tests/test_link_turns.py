@@ -125,7 +125,7 @@ def wires(draw: st.DrawFn) -> Wire:
     pieces: list[bytes] = []
     for data in frames:
         cut = draw(st.one_of(st.just(0), st.just(0), st.integers(0, len(data))))
-        pieces += [data[:cut], data[cut:]] if cut else [data]
+        pieces += filter(None, [data[:cut], data[cut:]])
     glued = draw(st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces)))
     written: list[bytes] = []
     for data, glue in zip(pieces, glued, strict=True):

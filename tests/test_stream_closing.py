@@ -75,7 +75,9 @@ class Desk:
         return [route.queue for hub in self.stream._hubs.values() for route in hub.feed.routes]
 
 
-@pytest.mark.parametrize("action", [Desk.subscribe, Desk.subscribe_and_wait, Desk.leave, Desk.close])
+@pytest.mark.parametrize(
+    "action", [Desk.subscribe, pytest.param(Desk.subscribe_and_wait, marks=pytest.mark.slow), Desk.leave, Desk.close]
+)
 def test_a_handler_may_close_the_stream_at_any_moment(hub: RudeHub, action: Callable[[Desk], None]) -> None:
     """Nothing hangs and nothing is left; who was subscribing is told, or has a queue that ended."""
     count = 0
@@ -228,7 +230,7 @@ class Shop:
         self.session.close()
 
 
-@pytest.mark.parametrize("action", [Shop.subscribe, Shop.close])
+@pytest.mark.parametrize("action", [pytest.param(Shop.subscribe, marks=pytest.mark.slow), Shop.close])
 def test_a_handler_may_close_the_session_at_any_moment(
     hub: RudeHub, monkeypatch: pytest.MonkeyPatch, action: Callable[[Shop], None]
 ) -> None:

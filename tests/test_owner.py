@@ -239,6 +239,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.done = threading.Event()
         self.manager.on("Again", self.again)
         self.restart = False
+        self.turn = threading.Lock()  # guards whether a callback that comes now is still waited for, or has begun
+        self.wanted = self.begun = False
 
     def greet(self) -> None:
         while not self.over:
@@ -247,6 +249,10 @@ class AnyOrder(RuleBasedStateMachine):
                 peer.read_request().answer().shake() if self.kind else peer.rst()
 
     def again(self) -> None:
+        with self.turn:
+            if not self.wanted:
+                return
+            self.begun = True
         self.manager.disconnect()
         if self.restart:
             self.manager.connect(timeout=0)
@@ -287,12 +293,15 @@ class AnyOrder(RuleBasedStateMachine):
     def from_a_callback(self, restart: bool) -> None:
         if self.manager.state is not State.CONNECTED:
             return
-        self.restart = restart
+        self.restart, self.wanted, self.begun = restart, True, False
         self.done.clear()
         for peer in list(self.hub.peers):
             with contextlib.suppress(OSError):
                 peer.send(call("Again"))
-        if self.done.wait(0.2) and not restart:
+        self.done.wait(0.2)
+        with self.turn:
+            self.wanted = False
+        if self.begun and self.done.wait(10.0) and not restart:
             assert State.DISCONNECTED is self.manager.state
 
     @invariant()
@@ -314,3 +323,40 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = pytest.mark.slow(AnyOrder.TestCase)
 TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+
+
+def leave(*_: Any) -> Any:
+    raise SystemExit("user code had enough")
+
+
+def test_a_system_exit_in_a_token_function_is_an_attempt_that_failed(nowhere: str) -> None:
+    """It would end our thread and nothing else: the connection is tried again, and says why not."""
+    manager = SignalRConnectionManager(leave, None, {"backoff_seconds": (60.0,)}, url=nowhere, name="lonely")
+    assert tried(manager)
+    assert "user code had enough" in (manager.reason or "")
+    assert ended(manager)
+
+
+def test_a_system_exit_in_a_callback_ends_nothing() -> None:
+    """Neither in one of a call's, on the owner's thread, nor in one of a channel's: both go on, and calls end."""
+    with RudeHub() as hub:
+        manager = SignalRConnectionManager(None, None, {"backoff_seconds": (0.0,)}, url=hub.url, name="any")
+        heard = threading.Event()
+        manager.on("Leave", leave)
+        manager.on("Still", heard.set)
+        manager.connect(timeout=0)
+        peer = hub.shaken()
+        assert soon(lambda: manager.state is State.CONNECTED)
+        peer.send(call("Leave"), call("Still"))
+        assert heard.wait(5.0)
+        asked = [manager.start_call("Never", on_done=leave), manager.start_call("Neither")]
+        for _ in asked:
+            peer.read_call()
+        peer.rst()
+        for one in asked:
+            with pytest.raises(ConnectionLost):
+                manager.result(one)
+        hub.shaken()
+        assert soon(lambda: manager.state is State.CONNECTED)
+        manager.send("Hello")
+        manager.disconnect()

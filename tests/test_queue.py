@@ -686,3 +686,65 @@ def test_in_a_forked_child_what_was_here_can_be_taken() -> None:
         events.get()
     events.close()
     assert [] == closed
+
+
+def test_each_of_two_consumers_is_woken_for_what_is_theirs() -> None:
+    """One batch of two events, and two batches of one, wake both of two consumers, though each is busy with its own."""
+    for batches in ([[order(1), order(2)]], [[order(1)], [order(2)]]):
+        events, busy = EventQueue(), threading.Event()
+        got: queue.Queue[Any] = queue.Queue()
+
+        def consume(events: EventQueue = events, got: "queue.Queue[Any]" = got, busy: threading.Event = busy) -> None:
+            got.put(events.get(timeout=5.0).data)
+            busy.wait(5.0)
+
+        consumers = [threading.Thread(target=consume) for _ in range(2)]
+        for consumer in consumers:
+            consumer.start()
+        assert soon(lambda events=events: 2 == waiters(events))
+        for batch in batches:
+            events.put(batch)
+        try:
+            assert {1, 2} == {got.get(timeout=2.0), got.get(timeout=2.0)}
+        finally:
+            busy.set()
+            for consumer in consumers:
+                consumer.join(5.0)
+
+
+@pytest.mark.parametrize("take", [lambda events: events.get(timeout=2.0), lambda events: events.drain(timeout=2.0)[0]])
+def test_what_is_put_back_beside_a_look_that_found_nothing_is_seen(take: Any) -> None:
+    """`wait_for` of another thread puts back what it set aside between our look and our sleep: we do not sleep."""
+    events = EventQueue()
+    clear = events._arrived.clear
+
+    def put_back_just_before() -> None:
+        events._arrived.clear = clear  # type: ignore[method-assign]
+        events._at_hand.appendleft(note(7))  # as `_found` does, without the lock
+        events._arrived.set()
+        clear()
+
+    events._arrived.clear = put_back_just_before  # type: ignore[method-assign]
+    started = SYSTEM_CLOCK.monotonic()
+    assert "7" == take(events).state
+    assert SYSTEM_CLOCK.monotonic() - started < 1.0
+
+
+def test_a_slow_predicate_does_not_outlive_its_timeout() -> None:
+    """Events that come faster than the predicate looks at them keep nobody beyond the time allowed; they stay."""
+    clock = ManualClock()
+    events = EventQueue(clock=clock)
+
+    def look(event: Any) -> bool:
+        clock.advance(1.0)
+        fresh = note(8)
+        fresh.received_at = clock.monotonic()
+        events.put([fresh])
+        return False
+
+    first = note(7)
+    first.received_at = clock.monotonic()
+    events.put([first])
+    with pytest.raises(queue.Empty):
+        events.wait_for(look, timeout=5.0)
+    assert 7 <= len(events) <= 9

@@ -67,3 +67,25 @@ def test_the_calls_of_a_snapshot_go_first(gateway: Any, monkeypatch: pytest.Monk
     asked = {path for path, _ in taken}
     assert {"/api/Account/search", "/api/Order/search", "/api/Position/searchOpen", "/api/Trade/search"} <= asked
     assert {Priority.URGENT} == {priority for _, priority in taken}
+
+
+def test_rows_that_come_meanwhile_are_not_run_after() -> None:
+    """However fast orders come, a snapshot is done after three questions: of what is new the hub tells."""
+    rows = [trade(number, number / 100) for number in range(150)]
+    asked: list[Any] = []
+
+    def search(account_id: int, start: Any, end: Any = None) -> list[Trade]:
+        rows.extend(trade(len(rows) + more, (len(rows) + more) / 100) for more in range(10))
+        asked.append((start, end))
+        return [r for r in rows if r.creation_timestamp >= start and (end is None or r.creation_timestamp <= end)]
+
+    assert 160 <= len(snapshots._whole(search, 5, START))
+    assert 3 == len(asked)
+    assert all(end is None or end > start for start, end in asked)
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_fill_and_its_correction_are_two_rows(count: int) -> None:
+    """A trade that was voided bears the id of the one that it takes back; both are kept."""
+    rows = [row for number in range(count) for row in (trade(number, 1.0), replace(trade(number, 1.0), voided=True))]
+    assert rows == snapshots._whole(lambda *_: list(rows), 5, START)

@@ -135,13 +135,13 @@ def test_a_ctrl_c_while_one_hub_ends_leaves_the_other_to_end(
     desk = Desk(hub, 1)
     calls = []
 
-    def interrupt(connection: SignalRConnectionManager) -> None:
-        calls.append(connection)
+    def interrupt(owner: Any) -> None:
+        calls.append(owner)
         if len(calls) > which:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(SignalRConnectionManager, "disconnect", interrupt)
+        patch.setattr(SignalRConnectionManager, "see_off", staticmethod(interrupt))
         with pytest.raises(KeyboardInterrupt):
             desk.leave()
     assert soon(lambda: not threads())
@@ -189,12 +189,12 @@ def test_a_stream_that_is_closed_while_a_hub_that_is_wanted_again_ends(
 ) -> None:
     """Who leaves last, as another comes and the stream is closed, begins no connection anew."""
     desk = Desk(hub, 1)
-    disconnect = SignalRConnectionManager.disconnect
+    see_off = SignalRConnectionManager.see_off
 
-    def interfering(connection: SignalRConnectionManager) -> None:
+    def interfering(owner: Any) -> None:
         monkeypatch.undo()
         elsewhere(desk.subscribe)
-        disconnect(connection)
+        see_off(owner)
         monkeypatch.setattr(SignalRConnectionManager, "connect", closing)
 
     connect = SignalRConnectionManager.connect
@@ -204,7 +204,7 @@ def test_a_stream_that_is_closed_while_a_hub_that_is_wanted_again_ends(
         elsewhere(desk.close)
         return connect(connection, timeout)
 
-    monkeypatch.setattr(SignalRConnectionManager, "disconnect", interfering)
+    monkeypatch.setattr(SignalRConnectionManager, "see_off", staticmethod(interfering))
     desk.leave()
     assert desk.got is not None
     assert (True, []) == (desk.got.closed, threads())

@@ -159,3 +159,19 @@ def test_32_threads() -> None:
     for thread in threads:
         thread.join(10)
     assert {B} == subs.wanted()
+
+
+def test_what_stood_is_gone_with_the_connection() -> None:
+    """Between two connections nothing is agreed: who asks for what stood before waits for the hub to say so anew."""
+    subscriptions, want = Subscriptions(), Want("SubscribeContractQuotes", ("A",))
+    subscriptions.add([want], "first")
+    (step,) = subscriptions.due()
+    subscriptions.answered(step, None)
+    assert {want} == subscriptions.standing()
+    subscriptions.lost()
+    watch = subscriptions.watch([want])
+    assert (set(), False, False) == (subscriptions.standing(), subscriptions.agreed([want]), watch.is_set())
+    subscriptions.fresh()
+    (step,) = subscriptions.due()
+    subscriptions.answered(step, None)
+    assert ({want}, True) == (subscriptions.standing(), watch.is_set())

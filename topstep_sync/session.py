@@ -217,8 +217,12 @@ class Session(TypedSession):
         if self._closed.is_set():  # in time for a stream that `close` has not seen
             stream.close()
         queue = stream.subscribe(accounts=accounts, quotes=quotes, trades=trades, depth=depth, **options)
-        self._queues = [*(known for known in self._queues if not known.closed), queue]
-        self._warmth.start()
+        try:
+            self._queues = [*(known for known in self._queues if not known.closed), queue]
+            self._warmth.start()
+        except BaseException:
+            queue.close()
+            raise
         return queue
 
     @property

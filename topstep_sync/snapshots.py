@@ -40,17 +40,26 @@ def fetch(rooms: "Rooms", account_ids: list[int], since: float) -> Snapshot:
 
 
 def _whole(search: Callable[..., Iterable[R]], account_id: int, start: datetime) -> list[R]:
-    """Every row since *start*: what lies before and behind a long reply is asked for, as long as there is any."""
-    rows: dict[int, R] = {row.id: row for row in search(account_id, start)}
-    if len(rows) < MANY:
-        return list(rows.values())
+    """Every row since *start*: what lies before and behind a long reply is asked for, as long as replies are as long.
+
+    Two calls more than one where nothing was cut off, however fast new rows come meanwhile: of those the hub tells.
+    """
+    found = list(search(account_id, start))
+    if len(found) < MANY:
+        return found
+    rows: dict[Any, R] = {_key(row): row for row in found}
     for behind in (False, True):
-        count = 0
-        while count < len(rows):
-            count = len(rows)
+        page, known = found, 0
+        while len(page) >= len(found) and len(rows) > known:
+            known = len(rows)
             times = [row.creation_timestamp for row in rows.values() if dated(row.creation_timestamp)]
-            span: tuple[Any, ...] = (
-                (max(times, default=start) - _OVERLAP,) if behind else (start, min(times, default=start) + _OVERLAP)
-            )
-            rows |= {row.id: row for row in search(account_id, *span)}
+            first, last = min(times, default=start), max(times, default=start)
+            # What is asked for by, undocumented, may be another time than that of the creation.
+            span: tuple[Any, ...] = (max(start, last) - _OVERLAP,) if behind else (start, max(start, first) + _OVERLAP)
+            page = list(search(account_id, *span))
+            rows |= {_key(row): row for row in page}
     return list(rows.values())
+
+
+def _key(row: Order | Trade) -> Any:
+    return row.id, isinstance(row, Trade) and row.voided

@@ -55,7 +55,7 @@ class Call:
         """The user's code has run; whatever it raises is its own, and neither ends the connection nor keeps others."""
         try:
             callback(argument)
-        except Exception:
+        except BaseException:  # SystemExit, too: it would end the owner's thread, and nothing else
             _log.exception("! a callback of the call of %s failed; the connection goes on", self.target)
 
 

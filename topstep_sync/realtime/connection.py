@@ -126,17 +126,22 @@ class SignalRConnectionManager:
             new.call_off()
         return new if chosen else self._owner or new
 
-    def hang_up(self) -> None:
-        """The connection begins to end; `disconnect` sees it through."""
+    def hang_up(self) -> Owner | None:
+        """The connection begins to end; `disconnect` sees it through, or `see_off` of whom this returns."""
         if (owner := self._owner) is not None:
             owner.stop()
+        return owner
+
+    @staticmethod
+    def see_off(owner: Owner | None) -> None:
+        """*owner*, who was hung up, has ended; another that came meanwhile goes on."""
+        if owner is not None:
+            owner.join()
+            owner.dismiss()
 
     def disconnect(self) -> None:
         """The connection is closed, politely if the hub listens, and the thread ends within a second; idempotent."""
-        if (owner := self._owner) is not None:
-            owner.stop()
-            owner.join()
-            owner.dismiss()
+        self.see_off(self.hang_up())
         if self._callbacks is not None:
             self._callbacks.close()
 

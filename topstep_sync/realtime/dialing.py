@@ -84,8 +84,8 @@ class Dialer:
             raise Ended(Ending.HOPELESS, str(error)) from None
         except Interrupted:
             raise
-        except Exception as error:
-            raise Ended(Ending.LOST, f"no token: {error}") from None
+        except BaseException as error:  # of the user's own function: a SystemExit there would end this thread only
+            raise Ended(Ending.LOST, f"no token: {redact(str(error)) or type(error).__name__}") from None
 
     def _upgrade(self, waker: Waker, token: Token | None) -> BufferedWebSocket:
         at = self._clock.monotonic() + self._config.connect_timeout

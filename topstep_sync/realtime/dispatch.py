@@ -78,7 +78,7 @@ class Dispatcher:
     def _call(self, callback: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
             callback(*arguments)
-        except Exception:
+        except BaseException:  # SystemExit, too: it would end this thread, and nothing else
             _log.exception("! a callback failed; the stream goes on")
 
     def _leave(self) -> bool:

@@ -123,9 +123,14 @@ class Owner:
             self._thread.join(JOIN)
 
     def dismiss(self) -> None:
-        """If it gave up, that is forgotten."""
-        if self._state is State.FAILED and self._move(Event.DISCONNECT, None):
-            self._tell()
+        """If it gave up, that is forgotten; told by nobody once the next owner has its turn."""
+        turn = self._estate.turn
+        if self._state is State.FAILED and turn.acquire(timeout=_GLANCE):
+            try:
+                if self._move(Event.DISCONNECT, None):
+                    self._tell()
+            finally:
+                turn.release()
 
     def abandon(self) -> None:
         """In a child process: its thread is not here, and the connection is the parent's."""
@@ -160,7 +165,7 @@ class Owner:
             self._keep_up()
         except Interrupted:
             self._step(Event.DISCONNECT)
-        except Exception as error:  # a bug of ours must not look like a quiet market
+        except BaseException as error:  # a bug of ours, or a SystemExit of theirs, must not look like a quiet market
             _log.exception("! the thread of the %s connection failed", estate.name)
             self._step(Event.GAVE_UP, f"internal error: {type(error).__name__}: {error}")
         finally:
@@ -212,9 +217,12 @@ class Owner:
             estate.sure = link.sure
             if estate.stood and estate.gap_start is None:
                 estate.gap_start = link.sure[1]
-            link.end(polite)
-            self.outbox = None
-            outbox.fail(ConnectionLost(f"the {estate.name} connection ended before this was sent"))
+            wants.lost()
+            try:
+                link.end(polite)
+            finally:
+                self.outbox = None
+                outbox.fail(ConnectionLost(f"the {estate.name} connection ended before this was sent"))
 
     def _established(self, outbox: Outbox) -> None:
         estate, self.outbox = self._estate, outbox

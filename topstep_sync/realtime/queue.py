@@ -72,8 +72,6 @@ class EventQueue:
         """Events handed over so far."""
         survive(self)
 
-    ############################################### the hub's side ###############################################
-
     def put(self, batch: list[Any]) -> None:
         """The events of *batch* are behind those already here; their order stays. Does nothing once it is closed."""
         if not batch or self._ends:  # at its end the hub's thread waits for no lock; a signal's handler may wait for it
@@ -104,8 +102,6 @@ class EventQueue:
         if not self._ends:
             self._ends.append((reason, failed))
         self._arrived.set()
-
-    ############################################# the consumer's side #############################################
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The oldest event that waits.
@@ -143,10 +139,9 @@ class EventQueue:
                         return event
                 end = self._next(block, timeout, end, late)
                 sorted_out = True
-        except queue.Empty:
-            raise
-        except BaseException:  # others may wait for the same end, or can take what the interrupted one was woken for
-            self._arrived.set()
+        except BaseException as error:
+            if not isinstance(error, queue.Empty):
+                self._arrived.set()  # others may wait for the same end, or can take what this one was woken for
             raise
 
     def _next(self, block: bool, timeout: float | None, end: float | None, late: bool) -> float | None:
@@ -160,6 +155,9 @@ class EventQueue:
                 return end
             self._hungry = True
             self._arrived.clear()  # before the look at the end, which is told without the lock
+            if self._at_hand:  # put back without the lock, too; `clear` may have undone what told of it
+                self._arrived.set()
+                return end
             self._refuse_ended()
             now = self._clock.monotonic()
             if end is None:
@@ -167,6 +165,8 @@ class EventQueue:
             if now >= end:
                 raise queue.Empty
         self._clock.wait(self._arrived, None if end == FOREVER else end - now)
+        if len(self._at_hand) > 1 or self._backlog.size:  # another consumer may wait, too
+            self._arrived.set()
         return end
 
     def _let_go(self) -> bool:
@@ -218,9 +218,10 @@ class EventQueue:
                         break
                     self._hungry = False  # what is taken all at once is in the backlog
                     self._arrived.clear()
+                    if self._at_hand:  # as in `_next`
+                        continue
                     self._refuse_ended()
-                    now = self._clock.monotonic()
-                    if now >= end:
+                    if (now := self._clock.monotonic()) >= end:
                         break
                 self._clock.wait(self._arrived, None if end == FOREVER else end - now)
             return events
@@ -271,6 +272,8 @@ class EventQueue:
                 aside.append(event)  # before the predicate, which may raise
                 if predicate(event):
                     break
+                if event.received_at > end:  # else a predicate slower than the events would be asked for ever
+                    raise queue.Empty
                 if len(aside) % _ASIDE == 0:
                     aside[:] = self._squeezed(aside)
             place = len(aside) - 1
@@ -309,8 +312,6 @@ class EventQueue:
             raise
         except StreamError:
             raise StopIteration from None
-
-    ################################################ what it knows ################################################
 
     @property
     def lag(self) -> float:

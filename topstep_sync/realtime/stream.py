@@ -29,6 +29,7 @@ from topstep_sync.realtime.forks import survive
 from topstep_sync.realtime.health import Health
 from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.monitor import Monitor
+from topstep_sync.realtime.owner import Owner
 from topstep_sync.realtime.ownlock import OwnLock
 from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.state import TradingState
@@ -37,6 +38,8 @@ from topstep_sync.realtime.user_feed import Fetch, UserFeed
 from topstep_sync.realtime.wire import market_decoder
 
 _log = logging.getLogger("topstep_sync.realtime")
+
+_UNDER_WAY: Final = (State.CONNECTING, State.RECONNECTING)
 
 WAIT: Final = 15.0  # seconds for a new subscription to stand
 
@@ -189,10 +192,14 @@ class Stream:
         if deadline.remaining() <= 0:
             return
         for hub, wants in asked:
-            watch = hub.connection.subscriptions.watch(wants)
-            self._clock.wait(watch, deadline.remaining())
-            self._refuse_closed()
             connection = hub.connection
+            watch = connection.subscriptions.watch(wants)
+            while self._clock.wait(watch, deadline.remaining()) and connection.state in _UNDER_WAY:
+                # Whoever owned the connection before let go of all who wait; who owns it now will have it answered.
+                watch = connection.subscriptions.watch(wants)
+                if watch.is_set():
+                    break
+            self._refuse_closed()
             if connection.state is State.FAILED:
                 raise StreamFailed(f"the {connection.name} hub gave up: {connection.reason}")
             if not watch.is_set():
@@ -231,10 +238,11 @@ class Stream:
                 idle = [hub for hub in self._hubs.values() if not hub.feed.routes]
                 for hub in idle:
                     hub.ever.clear()
-            for hub in idle:
-                hub.connection.hang_up()  # both at once, and though the wait for the first be interrupted
-            for hub in idle:
-                self._end(hub)
+                # Both at once, though the wait for the first be interrupted; and before anybody else subscribes, whose
+                # connection must not be the one that ends.
+                owners = [hub.connection.hang_up() for hub in idle]
+            for hub, owner in zip(idle, owners, strict=True):
+                self._end(hub, owner)
 
     def _unroute(self, queues: list[EventQueue]) -> None:
         assert self._lock.mine()
@@ -248,12 +256,12 @@ class Stream:
             self._hubs["user"].connection.wake()
         self._leaving.difference_update(queues)
 
-    def _end(self, hub: _Hub) -> None:
+    def _end(self, hub: _Hub, owner: Owner | None) -> None:
         try:
-            hub.connection.disconnect()
+            hub.connection.see_off(owner)
         finally:
             if hub.feed.routes:  # somebody subscribed while the connection was ending, and is told how that goes
-                with contextlib.suppress(SessionClosed, StreamFailed):
+                with contextlib.suppress(SessionClosed, StreamError):
                     self._connect(hub)
 
     def _watched(self) -> set[int]:

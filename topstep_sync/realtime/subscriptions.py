@@ -96,6 +96,11 @@ class Subscriptions:
                 entry.refused = None
             self._forget()
 
+    def lost(self) -> None:
+        """The connection is gone, and with it all that stood. Takes no lock, as `release`."""
+        for entry in list(self._entries.values()):
+            entry.standing = entry.in_flight = entry.again = False
+
     def due(self) -> list[Step]:
         """The calls to make now; each counts as in flight from here on."""
         with self._lock:

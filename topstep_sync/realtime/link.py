@@ -179,8 +179,9 @@ class Link:
         """Take in events in short turns, as long as nothing else comes, nobody calls, and it is before *until*.
 
         A thousand times a second every turn is cold, and what it costs is how many functions and objects it touches
-        (measured: 8 of 95 µs from the hub to the consumer). Here each piece is taken that is one frame with whole
-        records of known events, as nearly all are; whatever else has come is put back as it was, for `_turn`.
+        (measured on one thread: 9.4 µs a turn instead of 12.2, 15 instead of 20 with cold caches). Here each piece is
+        taken that is one frame with whole records of known events, as nearly all are; whatever else has come is put
+        back as it was, for `_turn`.
         """
         ws, waker, clock, protocol, channel = self._ws, self._waker, self._clock, self._protocol, self._ws.sock
         if not (ws.between and protocol.between):

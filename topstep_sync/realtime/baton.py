@@ -45,6 +45,7 @@ class PipeBaton(LockBaton):
 
     def __init__(self) -> None:
         super().__init__()
+        self._unread = False  # whether the byte of the last one woken is still there; the next `clear` reads it
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -55,22 +56,31 @@ class PipeBaton(LockBaton):
                 close(self.__dict__.pop(name))
 
     def set(self) -> None:
-        if self._unset.locked():
+        unset = self._unset
+        if unset.locked():
             try:
-                super().set()
+                unset.release()
+            except RuntimeError:  # somebody else was first
+                pass
             finally:  # a Ctrl-C comes after any call, and a lock that nobody is told of would be waited for in vain
                 os.write(self._writer, b"\0")
 
     def clear(self) -> None:
-        if not self._unset.locked():
+        if self._unread or not self._unset.locked():
             self._take()
 
     def wait(self, timeout: float | None = None) -> bool:
         bell = select.poll()  # one for each waiter: two may not share it
         bell.register(self._reader, select.POLLIN)
-        return bool(bell.poll(None if timeout is None else 1000 * timeout)) and self._take()
+        if not bell.poll(None if timeout is None else 1000 * timeout):
+            return False
+        if self._unset.acquire(blocking=False):
+            self._unread = True  # whoever reads lets go of the interpreter, and he who rang the bell takes hold of it
+            return True
+        return self._take()
 
     def _take(self) -> bool:
+        self._unread = False
         try:
             os.read(self._reader, 64)
         except BlockingIOError:  # another waiter was here; the lock tells which of us is woken

@@ -134,10 +134,10 @@ class MarketFeed(Feed):
     def events(self, batch: list[Any], now: float, epoch: float) -> None:
         if len(batch) == 1:  # most of the time in a calm market, and then each step counts
             kind = type(batch[0]), batch[0].contract_id
+            self.last_data[kind] = now
             for queue, wanted, everything in self.routes:
                 if everything or kind in wanted:
                     queue.put(batch)
-            self.last_data[kind] = now
             return
         for queue, wanted, everything in self.routes:
             queue.put(batch if everything else [e for e in batch if (type(e), e.contract_id) in wanted])

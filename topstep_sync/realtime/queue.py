@@ -76,21 +76,21 @@ class EventQueue:
         """The events of *batch* are behind those already here; their order stays. Does nothing once it is closed."""
         if not batch or self._ends:  # at its end the hub's thread waits for no lock; a signal's handler may wait for it
             return
-        size, resets = 0, []
         with self._lock:
             if self._ends:
                 return
             self.received += len(batch)
-            hungry, self._hungry = self._hungry, False
-            if hungry and _DEPTH.isdisjoint(map(type, batch)):
+            at_hand, self._hungry = self._hungry and _DEPTH.isdisjoint(map(type, batch)), False
+            if at_hand:
                 self._at_hand.extend(batch)
             else:
                 resets = self._backlog.put(batch)
-                size = self._backlog.size
                 if resets:  # whatever was seen of the books is among what was dropped
                     self._seen = 0
         self._arrived.set()
-        if size > self._warn_at:
+        if at_hand:  # quickly now: whoever was woken waits for the interpreter
+            return
+        if (size := self._backlog.size) > self._warn_at:
             self._warn_at = 2 * size
             _log.warning("! %d events wait for a consumer that is %.1f s behind", size, self.lag)
         if self._on_reset is not None:

@@ -101,6 +101,7 @@ for number in range(40):
 """
 
 
+@pytest.mark.slow
 def test_lines_of_threads_and_processes_never_mix(tmp_path: Path) -> None:
     """Eight threads here and a process beside write a file of whole lines."""
     path = str(tmp_path / "j")

@@ -56,6 +56,7 @@ def test_demo_does_the_main_job():
         assert line in done.stdout
 
 
+@pytest.mark.slow
 def test_demo_shows_itself_in_a_terminal():
     """On a terminal the demo is a live display with the same ending."""
     ours, theirs = pty.openpty()
@@ -78,6 +79,7 @@ def test_demo_shows_itself_in_a_terminal():
         assert word in shown
 
 
+@pytest.mark.slow
 def test_demo_ends_cleanly_on_ctrl_c():
     """Ctrl-C ends the demo with a line and code 130, without a traceback."""
     demo = subprocess.Popen(

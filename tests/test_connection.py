@@ -1009,6 +1009,7 @@ def test_over_tls(heard: Heard, tmp_path: Path) -> None:
         assert "close" == peer.until_end()
 
 
+@pytest.mark.slow
 def test_many_small_tls_connections_lose_nothing(tmp_path: Path) -> None:
     """Calls out under a flood in, thirty times: no connection ends that nobody ended (a thousand at night)."""
     ca = authority(tmp_path)

@@ -327,7 +327,7 @@ def server() -> Iterator[EchoServer]:
 
 @pytest.mark.filterwarnings("ignore:.*unclosed <socket:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:.*<socket:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("status", [200, 503])
+@pytest.mark.parametrize("status", [pytest.param(200, marks=pytest.mark.slow), 503])
 def test_a_call_can_be_interrupted_at_any_moment(status: int, server: EchoServer) -> None:
     """Permit and probe are given back, the pool and the watch go on, and the next call is answered."""
     parts = ("topstep_sync", "urllib3.connectionpool", "urllib3.poolmanager", "requests.adapters", "queue", "threading")

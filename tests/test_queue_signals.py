@@ -124,12 +124,14 @@ ACTIONS = [
     Loop.get, Loop.get_waiting, Loop.iterate, Loop.drain, Loop.wait_for, Loop.put, Loop.close, Loop.ask,
 ]  # fmt: skip
 HANDLERS = [
-    Loop.steal, Loop.steal_all, Loop.look, Loop.close_and_ask, Loop.steal_and_raise, Loop.close_and_raise,
+    Loop.steal_and_raise, Loop.close_and_ask, Loop.steal, Loop.steal_all, Loop.look, Loop.close_and_raise,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("late", "conflate"), [pytest.param(False, False, marks=pytest.mark.slow), (True, True)])
-@pytest.mark.parametrize("handler", HANDLERS)
+@pytest.mark.parametrize(
+    "handler", [*HANDLERS[:2], *(pytest.param(handler, marks=pytest.mark.slow) for handler in HANDLERS[2:])]
+)
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_handler_may_call_at_any_moment(
     action: Callable[[Loop], None], handler: Callable[[Loop], None], late: bool, conflate: bool

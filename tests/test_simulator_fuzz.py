@@ -103,6 +103,7 @@ def run(calls: list[tuple[str, bytes]]) -> None:
         direct.desk.world.clock.advance(0.5)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(CALLS)
 def test_no_sequence_of_bodies_breaks_the_gateway(calls: list[tuple[str, bytes]]) -> None:

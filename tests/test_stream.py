@@ -89,7 +89,9 @@ def _is_back(event: Any, hub: str) -> bool:
     return isinstance(event, Reconnected) and event.source == hub
 
 
-@pytest.mark.parametrize("how", ["abort", "fin", "rst", "close", "close-reconnect"])
+@pytest.mark.parametrize(
+    "how", ["abort", "close", *(pytest.param(how, marks=pytest.mark.slow) for how in ("fin", "rst", "close-reconnect"))]
+)
 def test_what_happens_while_the_hubs_are_down_is_told_once(gateway: Any, how: str) -> None:
     """After every kind of drop: subscriptions back, each fill of the gap once, then Reconnected, then live again."""
     gateway.set_price(MNQ, 21000.0)
@@ -115,7 +117,7 @@ def test_what_happens_while_the_hubs_are_down_is_told_once(gateway: Any, how: st
         assert session.state.position(536, MNQ).size == 2  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("most", [0, 7])
+@pytest.mark.parametrize("most", [7, pytest.param(0, marks=pytest.mark.slow)])
 def test_more_happens_in_a_gap_than_a_page_holds(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Forty fills, twenty-five resting orders, seven a page: each is told once, and all that rest are in the state.
 
@@ -702,7 +704,7 @@ class WrongClock(SystemClock):
         return super().epoch() + self._off
 
 
-@pytest.mark.parametrize("off", [-300.0, 300.0])
+@pytest.mark.parametrize("off", [300.0, pytest.param(-300.0, marks=pytest.mark.slow)])
 def test_fills_in_a_gap_are_told_whatever_the_clocks_say(gateway: Any, off: float) -> None:
     """A fill while the hub was down is told once, though this machine's clock is wrong."""
     with Session(config=gateway.config, clock=WrongClock(off)) as session:

@@ -184,6 +184,7 @@ def test_no_snapshot_ends_the_user_stream(parts: dict[str, list[Any]]) -> None:
     assert {1, 2} <= set(made.feed.reconciler.state.orders)
 
 
+@pytest.mark.slow
 def test_an_odd_snapshot_is_told_and_asked_for_again() -> None:
     """Live: what cannot be worked in makes the hub degraded with the reason, not FAILED; a sound one mends it."""
     hubs = Hubs()

@@ -86,6 +86,22 @@ def test_a_byte_too_many_wakes_nobody_for_long() -> None:
     assert (True, False) == (baton._take(), baton.is_set())
 
 
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="there is no pipe in it")
+@pytest.mark.parametrize("next_one", ["clears", "waits"])
+def test_who_is_woken_leaves_the_byte_to_the_next(next_one: str) -> None:
+    """It is read before the next wait, or by whoever is woken for nothing by it: once."""
+    baton = PipeBaton()
+    baton.set()
+    assert baton.wait(5.0)
+    if next_one == "clears":
+        baton.clear()
+    else:
+        assert not baton.wait(5.0)
+    assert ([], False) == (select.select([baton._reader], [], [], 0.0)[0], baton.is_set())
+    baton.set()
+    assert baton.wait(5.0)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
 def test_no_descriptor_is_left() -> None:
     """A thousand of them, one after the other, need two descriptors; one that got none leaves none."""

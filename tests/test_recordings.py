@@ -106,3 +106,20 @@ def test_what_is_no_event_is_passed_over(tmp_path: Path) -> None:
         recorder.write("market", b'{"type":1,"target":"Nobody","arguments":[]}')
         recorder.write("echo", b'{"type":1,"target":"GatewayQuote","arguments":[]}')
     assert 0 == replay(tmp_path / "a.jsonl", EventQueue())
+
+
+def test_an_odd_record_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Live it is survived, so a recording of it is too: what else it says, and what follows, is played."""
+    with Recorder(tmp_path / "a.jsonl") as recorder:
+        recorder.write(
+            "market", b'{"type":1,"target":"GatewayQuote","arguments":["A",[{"lastPrice":"x"},{"lastPrice":1}]]}'
+        )
+        recorder.write("user", b'{"type":1,"target":"GatewayUserOrder","arguments":[{"id":[]}]}')
+        recorder.write("user", b"no JSON")
+        recorder.write("market", b'{"type":1,"target":"GatewayQuote","arguments":["A",{"lastPrice":2}]}')
+    queue = EventQueue(conflate=False)
+    assert 2 == replay(tmp_path / "a.jsonl", queue)
+    assert [1.0, 2.0] == [event.data.last_price for event in queue.drain()]
+    assert ["GatewayQuote", "GatewayUserOrder"] == [
+        record.args[1] for record in caplog.records if isinstance(record.args, tuple)
+    ]

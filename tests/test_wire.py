@@ -20,7 +20,7 @@ from topstep_sync.events import (
 )
 from topstep_sync.models import Action, DepthType, OrderStatus, PositionType
 from topstep_sync.realtime.signalr import Batch, HubProtocol
-from topstep_sync.realtime.wire import interpret, market_decoder
+from topstep_sync.realtime.wire import Partly, interpret, market_decoder
 
 CONTRACT = "CON.F.US.MNQ.U26"
 ACCOUNT = {"id": 1, "name": "PRAC", "balance": 5.5, "canTrade": True, "isVisible": True, "simulated": True}
@@ -188,3 +188,13 @@ def test_nonsense_is_refused(target: str, arguments: list[Any]) -> None:
     """A known target with something else than its records raises, and never gives half an event."""
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         interpret(target, arguments)
+
+
+@pytest.mark.parametrize(
+    ("target", "record"), [("GatewayQuote", QUOTE), ("GatewayTrade", PRINT), ("GatewayDepth", LEVEL)]
+)
+def test_an_odd_row_takes_no_other_with_it(target: str, record: dict[str, Any]) -> None:
+    """Of a list in which one row makes no sense, the others are told, and that one was not."""
+    with pytest.raises(Partly) as told:
+        interpret(target, [CONTRACT, [record, 7, record]])
+    assert told.value.events == interpret(target, [CONTRACT, [record, record]])

@@ -20,7 +20,7 @@ from topstep_sync.realtime.queue import EventQueue
 from topstep_sync.realtime.signalr import RECORD_SEPARATOR, Batch, HubProtocol, Invocation, invocation
 from topstep_sync.realtime.waker import Interrupted, Waker
 from topstep_sync.realtime.websocket import BrokenFrame, BufferedWebSocket, PeerClosed, UpgradeRefused, open_websocket
-from topstep_sync.realtime.wire import interpret, market_decoder
+from topstep_sync.realtime.wire import Partly, interpret, market_decoder
 from topstep_sync.session import Session
 from topstep_sync.simulator.recording import Entry, Recorder, read
 
@@ -156,6 +156,8 @@ class _Thread:
 def replay(path: str | Path, queue: EventQueue, *, speed: float = 0.0, clock: Clock = SYSTEM_CLOCK) -> int:
     """Every event of the recording is in *queue*; how many there were.
 
+    A record that makes no sense is left out, with a warning, as it was when it came.
+
     Args:
         speed: how many times as fast as recorded; 0: as fast as it goes.
 
@@ -181,6 +183,7 @@ class _Reader:
     """Reads one hub's records the way its connection does."""
 
     def __init__(self, hub: str) -> None:
+        self._hub = hub
         self._protocol = HubProtocol(market_decoder() if hub == "market" else None)
         self._protocol.receive(b"{}" + RECORD_SEPARATOR)
 
@@ -190,5 +193,12 @@ class _Reader:
             if isinstance(message, Batch):
                 found += message
             elif isinstance(message, Invocation):
-                found += interpret(message.target, message.arguments) or []
+                found += self._read(message)
         return found
+
+    def _read(self, call: Invocation) -> list[Event]:
+        try:
+            return interpret(call.target, call.arguments) or []
+        except Partly as error:
+            _log.warning("! %s: a %s that makes no sense was left out: %s", self._hub, call.target, error)
+            return error.events

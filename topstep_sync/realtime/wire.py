@@ -73,9 +73,9 @@ def _rows(payload: Any) -> list[Any]:
     return [row for row in rows if row is not None]
 
 
-def _each(items: Iterable[Any], make: Callable[[Any], list[Event]]) -> list[Event]:
+def _each(items: Iterable[Any], make: Callable[[Any], list[Any]]) -> list[Any]:
     """What *make* makes of all *items*; one that makes no sense takes no other with it."""
-    found: list[Event] = []
+    found: list[Any] = []
     trouble: Exception | None = None
     for item in items:
         try:
@@ -113,8 +113,12 @@ def _opened(row: Any) -> tuple[Action | None, Any]:
 def _market(event: type[Any], record: type[Record], many: bool) -> Callable[[list[Any]], list[Event]]:
     def one(pair: Any) -> list[Event]:
         contract_id, payload = msgspec.convert(pair, tuple[str, Any])
-        rows = [read(row, record, strict=False) for row in _rows(payload)]
-        return [event(contract_id, rows)] if many else [event(contract_id, row) for row in rows]
+        if not many:
+            return _each(_rows(payload), lambda row: [event(contract_id, read(row, record, strict=False))])
+        try:
+            return [event(contract_id, _each(_rows(payload), lambda row: [read(row, record, strict=False)]))]
+        except Partly as error:
+            raise Partly(str(error), [event(contract_id, error.events)] if error.events else []) from None
 
     # Usually a contract and its payload; a client has seen several such pairs in one call.
     return lambda arguments: _each([arguments] if arguments and isinstance(arguments[0], str) else arguments, one)

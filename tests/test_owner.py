@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -359,4 +360,36 @@ def test_a_system_exit_in_a_callback_ends_nothing() -> None:
         hub.shaken()
         assert soon(lambda: manager.state is State.CONNECTED)
         manager.send("Hello")
+        manager.disconnect()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("far", ["connected", "upgrading", "shaking hands"])
+def test_a_forked_child_keeps_no_connection_open(hub: RudeHub, far: str) -> None:
+    """However far the connection was when the process forked: when the parent ends it, the hub hears of it."""
+    manager = SignalRConnectionManager(None, None, {"backoff_seconds": (60.0,)}, url=hub.url, name="forked")
+    manager.connect(timeout=0)
+    peer = hub.tcp().read_request()
+    if far != "upgrading":
+        peer.answer()
+    if far == "connected":
+        peer.shake()
+        assert soon(lambda: manager.state is State.CONNECTED)
+    lives, end = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in the child, which pytest must not see the end of
+        os.close(end)
+        os.read(lives, 1)
+        os._exit(0)
+    try:
+        if far == "connected":
+            manager._owner.link._ws.sock.sock.shutdown(socket.SHUT_RD)  # type: ignore[union-attr]  # no polite goodbye
+        else:
+            manager.disconnect()
+        peer.until_end()
+    finally:
+        os.close(lives)
+        os.close(end)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         manager.disconnect()

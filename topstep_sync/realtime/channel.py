@@ -9,6 +9,7 @@ import socket
 import ssl
 from typing import Final
 
+from topstep_sync.realtime.forks import survive
 from topstep_sync.realtime.waker import Waker
 
 CHUNK: Final = 64 * 1024
@@ -34,6 +35,7 @@ class Channel:
         self._arrived, self._leaving = ssl.MemoryBIO(), ssl.MemoryBIO()  # ciphertext
         self._broken: OSError | None = None
         self._taken = 0
+        survive(self)
 
     def secure(self, context: ssl.SSLContext, host: str) -> None:
         """The peer has proved that it is *host*, and what follows is encrypted.
@@ -177,4 +179,8 @@ class Channel:
         return 0.0  # websocket-client then calls recv and send once and does no waiting of its own
 
     def close(self) -> None:
+        self.sock.close()
+
+    def forked(self) -> None:
+        """In a child process: our copy of the socket is closed, without a word; it belongs to the parent process."""
         self.sock.close()

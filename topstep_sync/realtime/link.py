@@ -362,7 +362,3 @@ class Link:
                 lost = ConnectionLost(f"{pending.call.target}: the connection ended before the hub answered")
                 pending.call.finish(error=lost)
         self._pending.clear()
-
-    def abandon(self) -> None:
-        """Our copy of the socket is closed without a word: it belongs to the parent process."""
-        self._ws.drop()

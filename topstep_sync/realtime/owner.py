@@ -134,8 +134,6 @@ class Owner:
 
     def abandon(self) -> None:
         """In a child process: its thread is not here, and the connection is the parent's."""
-        if self.link is not None:
-            self.link.abandon()
         self._waker.close()
 
     ############################################# what its thread does #############################################

@@ -1,10 +1,13 @@
 """The order book built from depth."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topstep_sync.models import Depth, DepthType
-from topstep_sync.realtime.book import Book
+from topstep_sync.errors import InvalidRequest
+from topstep_sync.models import Contract, Depth, DepthType
+from topstep_sync.realtime.book import Book, Books
+from topstep_sync.realtime.state import TradingState
 
 
 def update(kind: DepthType, price: float = 0.0, volume: int = 1) -> Depth:
@@ -47,3 +50,23 @@ def test_no_level_is_empty(updates: list[Depth]) -> None:
     book.apply(updates)
     assert all(volume > 0 for _, volume in book.bids() + book.asks())
     assert [book.best_bid, book.best_ask] == [side[0][0] if side else None for side in (book.bids(), book.asks())]
+
+
+def test_a_book_is_asked_for_by_contract_or_id() -> None:
+    """The contract itself does, and what can be neither is refused instead of being an empty book for ever."""
+    books = Books()
+    contract = Contract(
+        id="A", name="A", description="", tick_size=1.0, tick_value=1.0, active_contract=True, symbol_id="F.US.A"
+    )
+    assert books.of("A") is books.of(contract)
+    for wrong in (None, 5):
+        with pytest.raises(InvalidRequest, match="expected a contract"):
+            books.of(wrong)  # type: ignore[arg-type]
+
+
+def test_a_position_is_asked_for_by_objects_or_ids() -> None:
+    """A position asked for in a way in which none can be found is not flat, but an error."""
+    state = TradingState()
+    assert None is state.position(5, "A")
+    with pytest.raises(InvalidRequest, match="expected an account"):
+        state.position("5", "A")  # type: ignore[arg-type]

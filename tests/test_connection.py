@@ -230,17 +230,20 @@ def test_a_refused_handshake_is_final(hub: RudeHub, dial: Dial, heard: Heard) ->
     again = in_background(lambda: manager.connect(timeout=5))
     peer = hub.upgraded()
     peer.read_record()
-    peer.send(b'{"error":"still not"}' + RS)
+    peer.send(b'{"error":"still not supported"}' + RS)
     error = again.get(timeout=5)
     assert (StreamFailed, True) == (type(error), "still not" in str(error))
 
 
-def test_a_cancelled_handshake_is_tried_again(hub: RudeHub, dial: Dial) -> None:
-    """The server's own handshake timeout says nothing about the next attempt."""
+@pytest.mark.parametrize(
+    "words", ["Handshake was canceled.", "An unexpected error occurred during connection handshake.", ""]
+)
+def test_a_handshake_that_went_wrong_is_tried_again(hub: RudeHub, dial: Dial, words: str) -> None:
+    """The server's own timeout, or an error within it, says nothing about the next attempt."""
     manager = dial()
     peer = hub.upgraded()
     peer.read_record()
-    peer.send(b'{"error":"Handshake was canceled."}' + RS)
+    peer.send(b'{"error":"%b"}' % words.encode() + RS)
     hub.shaken()
     assert connected(manager)
 

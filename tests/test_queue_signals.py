@@ -10,7 +10,7 @@ from interruptions import called_everywhere, elsewhere
 
 from topstep_sync.clock import SYSTEM_CLOCK
 from topstep_sync.errors import StreamError
-from topstep_sync.events import DepthEvent, OrderEvent, QuoteEvent
+from topstep_sync.events import ConnectionEvent, DepthEvent, OrderEvent, QuoteEvent
 from topstep_sync.models import Depth, Quote
 from topstep_sync.realtime.queue import EventQueue
 
@@ -171,3 +171,30 @@ def test_quotes_at_hand_outlive_whatever_comes(late: bool) -> None:
         assert 3.0 == got[-1], where
         assert len(got) == len(set(got)), where
         assert (4 if not late else 4 - loop.events.merged) == len(got), where
+
+
+def take_one(events: EventQueue) -> None:
+    with contextlib.suppress(queue.Empty):
+        events.get(timeout=1.0)
+
+
+def take_all(events: EventQueue) -> None:
+    events.drain(timeout=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("take", [take_one, take_all])
+def test_what_a_handler_puts_is_not_slept_through(take: Callable[[EventQueue], None]) -> None:
+    """At whatever moment of the wait it comes, the wait is over, though it may be at its end."""
+    slept: list[float] = []
+
+    def put(events: EventQueue) -> None:
+        events.put([ConnectionEvent(source="user", state="connected", received_at=SYSTEM_CLOCK.monotonic())])
+        slept.append(SYSTEM_CLOCK.monotonic())
+
+    def act(events: EventQueue) -> None:
+        take(events)
+        slept.append(SYSTEM_CLOCK.monotonic())
+
+    for _, where in called_everywhere(EventQueue, act, put, OURS, 5.0):
+        assert not where or slept[-1] - slept[-2] < 0.5, where

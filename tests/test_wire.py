@@ -198,3 +198,6 @@ def test_an_odd_row_takes_no_other_with_it(target: str, record: dict[str, Any]) 
     with pytest.raises(Partly) as told:
         interpret(target, [CONTRACT, [record, 7, record]])
     assert told.value.events == interpret(target, [CONTRACT, [record, record]])
+    with pytest.raises(Partly) as told:
+        interpret(target, [CONTRACT, [7, 8]])
+    assert [] == told.value.events

@@ -54,7 +54,8 @@ class Backlog:
 
     def put(self, batch: list[Any]) -> list[str]:
         """*batch* is behind the others; returns the contracts whose books were dropped because of it."""
-        self._boxed += len(batch)
+        count = len(batch)  # first: a signal's handler may put something during any call
+        self._boxed += count
         self._inbox.append(batch)
         return self._relieve() if self._boxed + len(self._ready) > self._look_at else []
 
@@ -83,9 +84,9 @@ class Backlog:
         batch = self._inbox[0]
         if (self.merging and is_late(batch[0], clock)) or not unless.isdisjoint(map(type, batch)):
             return False
-        left = self._boxed - len(batch)
+        count = len(batch)
         del self._inbox[0]
-        self._boxed = left
+        self._boxed -= count
         into.extend(batch)
         return True
 

@@ -63,7 +63,10 @@ class PipeBaton(LockBaton):
             except RuntimeError:  # somebody else was first
                 pass
             finally:  # a Ctrl-C comes after any call, and a lock that nobody is told of would be waited for in vain
-                os.write(self._writer, b"\0")
+                try:  # noqa: SIM105 - `suppress` is Python, in which that Ctrl-C could come
+                    os.write(self._writer, b"\0")
+                except BlockingIOError:  # it is full, and rings anyway
+                    pass
 
     def clear(self) -> None:
         if self._unread or not self._unset.locked():

@@ -5,9 +5,15 @@ field reports of 2026-08 do: `volume` is what rests at the level, 0 removes it, 
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from topstep_sync.models import Depth, DepthType
+from topstep_sync.errors import InvalidRequest
+from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent
+from topstep_sync.models import Contract, Depth, DepthType
+from topstep_sync.realtime.lifecycle import State
+
+CHANGING: Final = frozenset((DepthEvent, BookReset, ConnectionEvent))
+"""Events that change a book."""
 
 _BIDS: Final = (DepthType.BID, DepthType.BEST_BID, DepthType.NEW_BEST_BID)
 _ASKS: Final = (DepthType.ASK, DepthType.BEST_ASK, DepthType.NEW_BEST_ASK)
@@ -78,3 +84,28 @@ class Book:
 
     def __repr__(self) -> str:
         return f"Book({self.contract_id!r}, bid={self.best_bid}, ask={self.best_ask}, updates={self.updates})"
+
+
+class Books(dict[str, Book]):
+    """The book of every contract that was asked for or told of."""
+
+    def __missing__(self, contract_id: str) -> Book:
+        return self.setdefault(contract_id, Book(contract_id))
+
+    def of(self, contract_id: str | Contract) -> Book:
+        """The book of a contract, given by its id or as such; raises `InvalidRequest` for anything else."""
+        name = getattr(contract_id, "id", contract_id)
+        if type(name) is not str:
+            raise InvalidRequest(f"no book of {name!r} can be; expected a contract, or an id such as CON.F.US.MNQ.Z26")
+        return self[name]
+
+    def apply(self, event: Any) -> None:
+        """The books are as *event*, whatever it is, leaves them."""
+        if type(event) is DepthEvent:
+            self[event.contract_id].apply(event.data)
+        elif type(event) is BookReset and event.contract_id in self:
+            self[event.contract_id].clear()
+        elif type(event) is ConnectionEvent and event.source == "market" and event.state != State.CONNECTED:
+            # What changes from here on is never told, and the hub need not begin anew with a reset.
+            for book in list(self.values()):
+                book.clear()

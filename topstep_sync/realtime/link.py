@@ -270,10 +270,11 @@ class Link:
     def _greeted(self, message: signalr.Handshake) -> None:
         if message.error is None:
             self._handshaken = True
-        elif "canceled" in message.error.lower():
-            raise Ended(Ending.LOST, message.error)  # the server's own timeout, which another attempt may meet
         else:
-            raise Ended(Ending.HOPELESS, f"the hub refused the handshake: {message.error}")
+            # ASP.NET's words for a protocol or a version that it will never speak; all else, such as its own timeout or
+            # an error within it, another attempt may not meet.
+            ending = Ending.HOPELESS if "support" in message.error.lower() else Ending.LOST
+            raise Ended(ending, f"the hub refused the handshake: {message.error}")
 
     def _subscribe(self) -> None:
         for step in self._subscriptions.due():

@@ -17,17 +17,16 @@ from typing import Any, Final, Self
 
 from topstep_sync.clock import FOREVER, SYSTEM_CLOCK, Clock
 from topstep_sync.errors import StreamError, StreamFailed
-from topstep_sync.events import BookReset, ConnectionEvent, DepthEvent, QuoteEvent
+from topstep_sync.events import QuoteEvent
+from topstep_sync.models import Contract
 from topstep_sync.realtime.backlog import Backlog, is_late, waiting_since
-from topstep_sync.realtime.baton import Baton
-from topstep_sync.realtime.book import Book
+from topstep_sync.realtime.baton import Baton, LockBaton
+from topstep_sync.realtime.book import CHANGING, Book, Books
 from topstep_sync.realtime.forks import REASON, survive
-from topstep_sync.realtime.lifecycle import State
 from topstep_sync.realtime.ownlock import OwnLock
 
 _log = logging.getLogger("topstep_sync.realtime")
 
-_DEPTH: Final = frozenset((DepthEvent, BookReset, ConnectionEvent))  # what changes a book: taken under the lock
 _ASIDE: Final = 10_000  # events that `wait_for` keeps aside before it treats them as those of a slow consumer
 _WARN_AT: Final = 50_000  # waiting events at which the first warning comes; then at each doubling
 
@@ -62,7 +61,7 @@ class EventQueue:
         self._merging = bool(conflate)
         self._arrived = Baton()
         self._ends: list[tuple[str, bool]] = []  # why no more will come, and whether it failed; the first counts
-        self._books: dict[str, Book] = {}
+        self._books = Books()
         self._lock = OwnLock()  # guards everything below, and the contents of the books
         self._backlog = Backlog(self._merging, max_trades, max_depth)
         self._hungry = False  # whether nothing waits but a consumer: what comes then need not go through the backlog
@@ -76,18 +75,22 @@ class EventQueue:
         """The events of *batch* are behind those already here; their order stays. Does nothing once it is closed."""
         if not batch or self._ends:  # at its end the hub's thread waits for no lock; a signal's handler may wait for it
             return
-        with self._lock:
-            if self._ends:
-                return
-            self.received += len(batch)
-            at_hand, self._hungry = self._hungry and _DEPTH.isdisjoint(map(type, batch)), False
-            if at_hand:
-                self._at_hand.extend(batch)
-            else:
-                resets = self._backlog.put(batch)
-                if resets:  # whatever was seen of the books is among what was dropped
-                    self._seen = 0
-        self._arrived.set()
+        try:
+            with self._lock:
+                if self._ends:
+                    return
+                self.received += len(batch)
+                at_hand, self._hungry = self._hungry and CHANGING.isdisjoint(map(type, batch)), False
+                if at_hand:
+                    self._at_hand.extend(batch)
+                else:
+                    resets = self._backlog.put(batch)
+                    if resets:  # whatever was seen of the books is among what was dropped
+                        self._seen = 0
+            self._arrived.set()
+        except BaseException:
+            self._arrived.set()  # something may have come
+            raise
         if at_hand:  # quickly now: whoever was woken waits for the interpreter
             return
         if (size := self._backlog.size) > self._warn_at:
@@ -99,9 +102,13 @@ class EventQueue:
 
     def finish(self, reason: str, failed: bool = False) -> None:
         """No more events will come; iteration ends once those that wait are taken."""
-        if not self._ends:
-            self._ends.append((reason, failed))
-        self._arrived.set()
+        try:
+            if not self._ends:
+                self._ends.append((reason, failed))
+            self._arrived.set()
+        except BaseException:
+            self._arrived.set()  # as in `put`
+            raise
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The oldest event that waits.
@@ -155,7 +162,10 @@ class EventQueue:
                 return end
             self._hungry = True
             self._arrived.clear()  # before the look at the end, which is told without the lock
-            if self._at_hand:  # put back without the lock, too; `clear` may have undone what told of it
+            if (
+                self._at_hand or self._backlog.size
+            ):  # put back, or put by a handler; `clear` may have undone the telling
+                self._hungry = False
                 self._arrived.set()
                 return end
             self._refuse_ended()
@@ -172,11 +182,11 @@ class EventQueue:
     def _let_go(self) -> bool:
         """Whether the oldest events, as far as no policy holds them, are at hand now."""
         assert self._lock.mine()
-        if not self._backlog.hand_over(self._at_hand, _DEPTH, self._clock):
+        if not self._backlog.hand_over(self._at_hand, CHANGING, self._clock):
             event = self._backlog.first(self._clock)
             if event is None:
                 return False
-            self._note(event)
+            self._noted([event])
             self._at_hand.append(self._backlog.take(event))
         self._arrived.set()  # another consumer may wait, and have missed its turn
         return True
@@ -186,7 +196,7 @@ class EventQueue:
         assert self._lock.mine()
         self._hungry = False
         if self._at_hand:
-            self._seen += self._backlog.put_back(self._at_hand, _DEPTH)  # each has changed its book
+            self._seen += self._backlog.put_back(self._at_hand, CHANGING)  # each has changed its book
 
     def get_nowait(self) -> Any:
         """The oldest event that waits; raises `queue.Empty` when there is none."""
@@ -209,16 +219,15 @@ class EventQueue:
         try:
             while not self._lock.mine():  # else in a signal's handler, in the middle of a step
                 with self._lock:
-                    self._take_back()
+                    self._take_back()  # what is taken all at once is in the backlog
                     if self._backlog.size:
                         events = self._backlog.take_all(self._clock, max)
                         self._noted(events)
                         if self._backlog.size:
                             self._arrived.set()  # another consumer may have slept through what is left
                         break
-                    self._hungry = False  # what is taken all at once is in the backlog
                     self._arrived.clear()
-                    if self._at_hand:  # as in `_next`
+                    if self._at_hand or self._backlog.size:  # as in `_next`
                         continue
                     self._refuse_ended()
                     if (now := self._clock.monotonic()) >= end:
@@ -237,9 +246,13 @@ class EventQueue:
             self._noted(events)  # what was noted before may be noted again
 
     def _noted(self, events: list[Any]) -> None:
-        if not _DEPTH.isdisjoint(map(type, events)):
-            for event in events:
-                self._note(event)
+        """The books are as *events* leave them; what `wait_for` looked at and put back has changed them then."""
+        assert self._lock.mine()
+        for event in events if not CHANGING.isdisjoint(map(type, events)) else ():
+            if self._seen and type(event) in CHANGING:
+                self._seen -= 1
+            else:
+                self._books.apply(event)
 
     def wait_for(self, predicate: Callable[[Any], bool], timeout: float | None = None) -> Any:
         """The first event for which *predicate* is true. The others stay, in their order, for `get`.
@@ -291,7 +304,7 @@ class EventQueue:
             if resets:  # they are in *left*; what was put back behind them is to be applied to empty books
                 self._seen = 0
                 for contract_id in resets:
-                    self._books.setdefault(contract_id, Book(contract_id)).clear()
+                    self._books[contract_id].clear()
         if self._on_reset is not None:
             for contract_id in resets:
                 self._on_reset(contract_id)
@@ -352,26 +365,12 @@ class EventQueue:
         """Why no more will come; `None` while they do."""
         return self._ends[0][0] if self._ends else None
 
-    def book(self, contract_id: str) -> Book:
-        """The order book of a contract, as of the last depth event that was looked at; it goes on changing.
+    def book(self, contract_id: str | Contract) -> Book:
+        """The order book of a contract or its id, as of the last depth event looked at; it goes on changing.
 
         It is empty after an event that says that the market hub is gone, until the hub tells of it anew.
         """
-        return self._books.setdefault(contract_id, Book(contract_id))
-
-    def _note(self, event: Any) -> None:
-        """The books are as *event* leaves them; what `wait_for` looked at and put back has changed them then."""
-        assert self._lock.mine()
-        if self._seen and type(event) in _DEPTH:
-            self._seen -= 1
-        elif type(event) is DepthEvent:
-            self._books.setdefault(event.contract_id, Book(event.contract_id)).apply(event.data)
-        elif type(event) is BookReset and event.contract_id in self._books:
-            self._books[event.contract_id].clear()
-        elif type(event) is ConnectionEvent and event.source == "market" and event.state != State.CONNECTED:
-            # What changes from here on is never told, and the hub need not begin anew with a reset.
-            for book in list(self._books.values()):
-                book.clear()
+        return self._books.of(contract_id)
 
     def close(self) -> None:
         """Nobody wants these events any more; subscriptions that no other queue needs are taken back. Idempotent."""
@@ -382,7 +381,8 @@ class EventQueue:
 
     def forked(self) -> None:
         """In a child process: what was here can still be taken; no more will come."""
-        self._lock, self._arrived = OwnLock(), Baton()
+        left, self._lock, self._arrived = self._arrived, OwnLock(), Baton()
+        LockBaton.set(left)  # who forks in a signal's handler may wait there; the pipe, though, is the parent's
         self._on_close = None
         self.finish(REASON, failed=True)
 

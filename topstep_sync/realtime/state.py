@@ -6,7 +6,8 @@ from typing import Final
 
 import msgspec
 
-from topstep_sync.models import Account, Order, Position
+from topstep_sync.errors import InvalidRequest
+from topstep_sync.models import Account, Contract, Order, Position
 
 _EMPTY: Final[Mapping[int, Account]] = MappingProxyType({})
 
@@ -25,9 +26,19 @@ class TradingState(msgspec.Struct, frozen=True, kw_only=True):
     reconciled: bool = False
     """Whether it agrees with a snapshot taken since the connection was last lost."""
 
-    def position(self, account_id: int, contract_id: str) -> Position | None:
-        """The open position of an account in a contract; `None` when it is flat."""
-        return self.positions.get((account_id, contract_id))
+    def position(self, account_id: int | Account, contract_id: str | Contract) -> Position | None:
+        """The open position of an account in a contract, each given by its id or as such; `None` when it is flat.
+
+        Raises:
+            InvalidRequest: one of them is something else, of which nothing could be known.
+        """
+        account, contract = getattr(account_id, "id", account_id), getattr(contract_id, "id", contract_id)
+        if type(account) is not int or type(contract) is not str:
+            raise InvalidRequest(
+                f"no position of {account_id!r} in {contract_id!r} can be; expected an account and a contract, "
+                "or ids such as 536 and CON.F.US.MNQ.Z26"
+            )
+        return self.positions.get((account, contract))
 
     def __repr__(self) -> str:
         sizes = f"{len(self.accounts)} accounts, {len(self.orders)} working orders, {len(self.positions)} positions"

@@ -62,7 +62,7 @@ def test_what_was_missed_since_a_hub_gave_up_is_recovered_by_the_next_subscripti
     peer.fin()
     refusing = two.user.upgraded()
     refusing.read_record()
-    refusing.send(b'{"error":"no"}' + RS)
+    refusing.send(b'{"error":"not supported"}' + RS)
     assert soon(lambda: two.stream.health().user.state is State.FAILED)
     two.snapshot = Snapshot(trades=[msgspec.convert(trade(77), Trade)])
     second, peer = two.subscribe(accounts=[5])

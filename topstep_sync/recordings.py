@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from topstep_sync.clock import SYSTEM_CLOCK, Clock
 from topstep_sync.events import Event
 from topstep_sync.realtime.queue import EventQueue
-from topstep_sync.realtime.signalr import RECORD_SEPARATOR, Batch, HubProtocol, Invocation, invocation
+from topstep_sync.realtime.signalr import RECORD_SEPARATOR, Batch, Fault, HubProtocol, Invocation, invocation
 from topstep_sync.realtime.waker import Interrupted, Waker
 from topstep_sync.realtime.websocket import BrokenFrame, BufferedWebSocket, PeerClosed, UpgradeRefused, open_websocket
 from topstep_sync.realtime.wire import Partly, interpret, market_decoder
@@ -156,7 +156,7 @@ class _Thread:
 def replay(path: str | Path, queue: EventQueue, *, speed: float = 0.0, clock: Clock = SYSTEM_CLOCK) -> int:
     """Every event of the recording is in *queue*; how many there were.
 
-    A record that makes no sense is left out, with a warning, as it was when it came.
+    A record that makes no sense is left out, with a warning.
 
     Args:
         speed: how many times as fast as recorded; 0: as fast as it goes.
@@ -194,6 +194,8 @@ class _Reader:
                 found += message
             elif isinstance(message, Invocation):
                 found += self._read(message)
+            elif isinstance(message, Fault):
+                _log.warning("! %s: a record was left out: %s", self._hub, message.reason)
         return found
 
     def _read(self, call: Invocation) -> list[Event]:

@@ -162,9 +162,7 @@ class EventQueue:
                 return end
             self._hungry = True
             self._arrived.clear()  # before the look at the end, which is told without the lock
-            if (
-                self._at_hand or self._backlog.size
-            ):  # put back, or put by a handler; `clear` may have undone the telling
+            if self._at_hand or self._backlog.size:  # put (back) by a handler; `clear` may have undone the telling
                 self._hungry = False
                 self._arrived.set()
                 return end
